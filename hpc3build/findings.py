@@ -1,0 +1,26 @@
+"""One rule's outcome, used by conformance and by match alike."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Outcome(enum.Enum):
+    """Ordered from best to worst by definition order."""
+
+    OK = "OK"
+    DEGRADED = "DEGRADED"
+    UNKNOWN = "UNKNOWN"
+    FAILS = "FAILS"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``rule`` is the rule's id, ``key`` the annotation that decided, where there is one."""
+
+    rule: str
+    outcome: Outcome
+    message: str
+    hint: str = ""
+    key: str = ""

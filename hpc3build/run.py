@@ -1,0 +1,133 @@
+"""The only module that starts processes: one function, its result, and its failure told in words."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hpc3build.errors import ToolError, ToolMissing
+
+# Debian's names; they are the same in the Fedora family for all of these.
+PACKAGES = {"buildah": "buildah", "podman": "podman", "skopeo": "skopeo", "docker": "docker.io"}
+LAST_LINES = 25
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a command left: ``returncode`` is negative when a signal ended it, as in subprocess."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Runner(Protocol):
+    """A callable that runs a command; it can be wrapped to run it elsewhere (inside a builder image, say)."""
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        input: str | None = None,
+        timeout: float | None = None,
+        check: bool = True,
+        stream: bool = False,
+    ) -> Completed: ...
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    input: str | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+    stream: bool = False,
+) -> Completed:
+    """Run ``argv`` without a shell and return what it printed.
+
+    ``stream`` shows both its streams on our stderr as they come (stdout of ours is for results) and keeps them.
+    ``timeout`` is in seconds. Raises ToolMissing when there is no such command, and ToolError when it fails and
+    ``check`` is set, or when it runs out of time.
+    """
+    argv = tuple(argv)
+    try:
+        if stream:
+            return _checked(_streamed(argv, cwd, env, input), check)
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            input=input,
+            timeout=timeout,
+            capture_output=True,
+            stdin=None if input is not None else subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError as error:
+        if cwd is not None and not cwd.is_dir():
+            raise ToolError(f"cannot run {argv[0]}: the folder {cwd} does not exist") from error
+        raise missing(argv[0]) from error
+    except PermissionError as error:
+        raise ToolError(f"cannot run {argv[0]}: permission denied") from error
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(f"{argv[0]} did not finish within {timeout:g} s", hint=shlex.join(argv)) from error
+    return _checked(Completed(argv, done.returncode, done.stdout, done.stderr), check)
+
+
+def missing(command: str) -> ToolMissing:
+    """The error for a command that is not installed."""
+    package = PACKAGES.get(command)
+    hint = f"install the package {package}" if package else f"install {command}, or put it on PATH"
+    return ToolMissing(f"{command}: command not found", hint=hint)
+
+
+def _streamed(argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str] | None, input: str | None) -> Completed:
+    with subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=None if env is None else dict(env),
+        stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        if input is not None and process.stdin is not None:
+            process.stdin.write(input)
+            process.stdin.close()
+        lines: list[str] = []
+        for line in process.stdout or ():
+            sys.stderr.write(line)
+            sys.stderr.flush()
+            lines.append(line)
+    return Completed(argv, process.returncode, "".join(lines), "")
+
+
+def _checked(done: Completed, check: bool) -> Completed:
+    if check and done.returncode != 0:
+        raise ToolError(failure(done), hint=f"the command was: {shlex.join(done.argv)}")
+    return done
+
+
+def failure(done: Completed) -> str:
+    """The failure in words: which command, how it ended, its last lines."""
+    name = Path(done.argv[0]).name
+    if done.returncode < 0:
+        how = f"was ended by signal {signal.Signals(-done.returncode).name}"
+    else:
+        how = f"failed with exit status {done.returncode}"
+    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-LAST_LINES:]
+    return f"{name} {how}" + (":\n" + "\n".join(f"  {line}" for line in lines) if lines else "")
