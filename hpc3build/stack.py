@@ -39,10 +39,11 @@ class Package:
     """One concrete node.
 
     ``id`` is unique in its stack (Spack's DAG hash, EasyBuild's module name). ``version`` and ``target`` (an archspec
-    name) are None where the package manager does not say. ``virtuals`` are the interfaces that the package provides.
-    ``origin`` is where it was read, for evidence texts: ``spack.lock: openmpi@4.1.5/abc1234``. ``target_origin`` says
-    what decided the target where that is not the node itself. ``capabilities`` are an easyconfig's own CUDA compute
-    capabilities.
+    name) are None where the package manager does not say; a package with neither target nor ``unmapped_flags`` holds
+    no code of a chosen target. ``unmapped_flags`` are compiler flags that decide the target and that archspec does not
+    know. ``virtuals`` are the interfaces that the package provides. ``origin`` is where it was read, for evidence
+    texts: ``spack.lock: openmpi@4.1.5/abc1234``; ``target_origin`` says what decided the target where that is not the
+    node itself. ``capabilities`` are an easyconfig's own CUDA compute capabilities.
     """
 
     id: str
@@ -51,13 +52,15 @@ class Package:
     origin: str
     target: str | None = None
     target_origin: str = ""
+    unmapped_flags: str = ""
     os: str | None = None
     compiler: str | None = None
-    variants: Mapping[str, Variant] = NO_VARIANTS
+    variants: Mapping[str, Variant] = field(default_factory=lambda: NO_VARIANTS)
     dependencies: tuple[Dependency, ...] = ()
     virtuals: tuple[str, ...] = ()
     toolchain: Toolchain | None = None
     capabilities: tuple[str, ...] = ()
+    is_toolchain: bool = False
     external: bool = False
     root: bool = False
 

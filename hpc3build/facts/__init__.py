@@ -78,7 +78,9 @@ def check_pair(key: str, value: str) -> None:
     if any(ord(character) < 0x20 or ord(character) == 0x7F for character in value):
         raise InputError(f"{key}: the value holds a line break or control character", hint="annotations are one line")
     if len(key.encode()) + len(value.encode("utf-8", "surrogatepass")) > MAX_PAIR_BYTES:
-        raise InputError(f"{key}: key and value are longer than {MAX_PAIR_BYTES} bytes", hint="runtimes drop such labels")
+        raise InputError(
+            f"{key}: key and value are longer than {MAX_PAIR_BYTES} bytes", hint="runtimes drop such labels"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,23 @@
+#!/bin/bash
+# Install the easyconfigs of the context: install.sh PREFIX, as a plain user, with nothing of the caller's environment
+# but the site's proxies and CA (EasyBuild's records would keep the rest).
+set -euo pipefail
+prefix=$1
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+tools=/opt/hpc3build/tools
+keep=()
+for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE CURL_CA_BUNDLE; do
+    [ -z "${!name-}" ] || keep+=("$name=${!name}")
+done
+mapfile -t easyconfigs <"$here/easyconfigs.txt"
+mapfile -t options <"$here/options.txt"
+mkdir -p /opt/hpc3build/work/sources
+exec env -i HOME=/opt/hpc3build/work USER=easybuild LC_ALL=C.UTF-8 PATH="$tools/bin:/usr/bin:/bin" ${keep[@]+"${keep[@]}"} \
+    /bin/bash --noprofile --norc -c '
+        for script in /etc/profile.d/lmod.sh /usr/share/lmod/lmod/init/bash; do
+            if [ -r "$script" ]; then . "$script"; break; fi
+        done
+        exec eb "$@"
+    ' eb "${easyconfigs[@]}" "${options[@]}" --robot --ignoreconfigfiles= --modules-tool=Lmod \
+    --prefix=/opt/hpc3build/work --installpath="$prefix" \
+    --sourcepath="/opt/hpc3build/work/sources:$here/easyconfigs" --robot-paths="$here/easyconfigs:"

@@ -1,0 +1,91 @@
+"""Keep what runs: ``keep.py PREFIX ROOTFS`` in the builder, after the installation.
+
+Removes modules that only the build needed, and of the others logs, test reports (they hold the builder's environment),
+devel module files and easyblock copies; of compilers all but the libraries that programs load. The reprod records
+stay: evidence is read from them. Python 3.6, standard library only.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+
+COMPILERS = ("GCCcore", "GCC", "binutils", "LLVM", "Clang", "nvidia-compilers", "intel-compilers")
+RUNTIME_LIBRARY = re.compile(r"\.so(\.\d+)*$")
+
+
+def remove(path):
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def drop_build_only(prefix, kept):
+    """Software and module files of modules that are not kept. Returns the folders that stay."""
+    software = os.path.join(prefix, "software")
+    folders = []
+    for name in sorted(os.listdir(software)):
+        for version in sorted(os.listdir(os.path.join(software, name))):
+            folder = os.path.join(software, name, version)
+            if "%s/%s" % (name, version) in kept:
+                folders.append((name, folder))
+            else:
+                remove(folder)
+        if not os.listdir(os.path.join(software, name)):
+            os.rmdir(os.path.join(software, name))
+    for top, _, files in os.walk(os.path.join(prefix, "modules")):
+        for file in files:
+            version = file[:-4] if file.endswith(".lua") else file
+            if "%s/%s" % (os.path.basename(top), version) not in kept:
+                remove(os.path.join(top, file))
+    for top, _, _ in os.walk(os.path.join(prefix, "modules"), topdown=False):
+        if not os.listdir(top):
+            os.rmdir(top)
+    return folders
+
+
+def slim_records(folder):
+    records = os.path.join(folder, "easybuild")
+    for name in sorted(os.listdir(records)) if os.path.isdir(records) else ():
+        if name != "reprod":
+            remove(os.path.join(records, name))
+    remove(os.path.join(records, "reprod", "easyblocks"))
+
+
+def slim_compiler(folder):
+    """Only shared libraries that programs load at run time, where they are."""
+    for top, folders, files in os.walk(folder, topdown=False):
+        relative = os.path.relpath(top, folder).split(os.sep)
+        if relative[0] == "easybuild":
+            continue
+        in_library = relative[0] in ("lib", "lib64") and "gcc" not in relative[1:2]
+        for file in files:
+            if not (in_library and RUNTIME_LIBRARY.search(file)):
+                remove(os.path.join(top, file))
+        for name in folders:
+            path = os.path.join(top, name)
+            if os.path.islink(path):
+                continue
+            if not os.listdir(path) and name != "easybuild":
+                os.rmdir(path)
+
+
+def main(prefix, root):
+    here = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(here, "keep.json"), encoding="utf-8") as stream:
+        record = json.load(stream)
+    kept = {entry["module"]: entry for entry in record["modules"]}
+    for name, folder in drop_build_only(prefix, kept):
+        slim_records(folder)
+        if name in COMPILERS:
+            slim_compiler(folder)
+    target = os.path.join(root, "opt/hpc3build/easybuild.json")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    shutil.copyfile(os.path.join(here, "keep.json"), target)
+    os.chmod(target, 0o644)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,340 @@
+"""The command line: flags only. Each command calls one function of workflows, and errors are caught once, here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hpc3build import __version__
+from hpc3build.errors import Hpc3BuildError, InputError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with our exit code and form of message."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(InputError.exit_code, f"hpc3build: error: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code (docs/cli.md) and never lets an error of ours become a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        print(f"hpc3build {__version__}")
+        return 0
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return InputError.exit_code
+    command: Command = options.run
+    try:
+        return command(options)
+    except Hpc3BuildError as error:
+        if options.debug:
+            raise
+        return _tell(error)
+    except KeyboardInterrupt:
+        print("hpc3build: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _tell(error: Hpc3BuildError) -> int:
+    print(f"hpc3build: error: {_visible(error.message)}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {_visible(error.hint)}", file=sys.stderr)
+    return error.exit_code
+
+
+def _visible(text: str) -> str:
+    """Messages quote what people and images gave: no control character of it reaches the terminal."""
+    kept = "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+    return kept.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False)
+    group = common.add_argument_group("everywhere")
+    group.add_argument("-q", "--quiet", action="store_true", help="say nothing but results and errors")
+    group.add_argument("-v", "--verbose", action="store_true", help="say more")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = _Parser(prog="hpc3build", description="HPC container images that describe themselves.")
+    parser.add_argument("--version", action="version", version=f"hpc3build {__version__}")
+    parser.set_defaults(command=None, debug=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for add in (_add_render, _add_build, _add_facts, _add_annotate, _add_inspect, _add_check):
+        add(commands, common)
+    return parser
+
+
+def _command(
+    commands: Any, common: argparse.ArgumentParser, name: str, run: Command, text: str, example: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, parents=[common], help=text, description=text, epilog=f"example: {example}"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _recipe_options(parser: argparse.ArgumentParser, *, building: bool) -> None:
+    parser.add_argument("--target", metavar="T", help="CPU target, an archspec name (x86_64_v3, zen3)")
+    parser.add_argument("--cuda-compute-capabilities", metavar="C", help="for EasyBuild, as 8.0,9.0")
+    parser.add_argument("--title", help="title of the image")
+    if building:
+        parser.add_argument("--base", metavar="IMAGE", help="base image of both stages")
+        parser.add_argument(
+            "--entrypoint",
+            choices=("hpc3", "hpc3-exec"),
+            help="hpc3 is HPC3's line to the letter; hpc3-exec keeps quoting and exit codes",
+        )
+        parser.add_argument("--spack-ref", metavar="REF", help="tag or commit of Spack in the builder")
+        parser.add_argument("--concretize", choices=("builder",), help="set the lock aside")
+        parser.add_argument(
+            "--host-provided",
+            metavar="NAME",
+            action="append",
+            default=[],
+            help="an external package that the base or the host provides",
+        )
+
+
+def _settings(options: argparse.Namespace) -> Any:
+    from hpc3build.recipe import Settings
+
+    names = ("target", "cuda_compute_capabilities", "title", "base", "entrypoint", "spack_ref", "concretize")
+    given = {name: getattr(options, name, None) for name in names}
+    return Settings().overridden(**given, host_provided=tuple(getattr(options, "host_provided", ())))
+
+
+def _add_render(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands,
+        common,
+        "render",
+        _render,
+        "write the Containerfile, or the whole build context",
+        "hpc3build render recipes/gromacs-cuda --context out/context",
+    )
+    parser.add_argument("recipe", nargs="+", metavar="RECIPE")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the Containerfile (default: standard output)")
+    parser.add_argument("--context", metavar="DIR", help="the whole build context")
+    _recipe_options(parser, building=True)
+
+
+def _render(options: argparse.Namespace) -> int:
+    from hpc3build.run import run
+    from hpc3build.workflows.render import render, write_atomically
+
+    planned = render(tuple(options.recipe), _settings(options), run)
+    if options.context:
+        planned.context.write(Path(options.context))
+    if options.output:
+        write_atomically(options.output, planned.context.containerfile)
+    elif not options.context:
+        sys.stdout.write(planned.context.containerfile)
+    return 0
+
+
+def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands,
+        common,
+        "build",
+        _build,
+        "build, read what was installed, label and annotate",
+        "hpc3build build recipes/mpi-hello -t oci:out/mpi-hello:1.0",
+    )
+    parser.add_argument("recipe", nargs="+", metavar="RECIPE")
+    parser.add_argument("-t", "--tag", required=True, metavar="REF", help="oci:DIR:TAG or containers-storage:NAME")
+    parser.add_argument("--engine", default="auto", metavar="auto|buildah|podman")
+    parser.add_argument("--secret", action="append", default=[], metavar="id=ID,src=FILE", help="a build secret")
+    parser.add_argument("--no-cache", action="store_true", help="build every layer anew")
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+    _recipe_options(parser, building=True)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from hpc3build import report
+    from hpc3build.engines import choose
+    from hpc3build.reference import parse
+    from hpc3build.run import run
+    from hpc3build.workflows.build import build
+    from hpc3build.workflows.render import render
+
+    target = parse(options.tag)
+    planned = render(tuple(options.recipe), _settings(options), run)
+    built = build(
+        planned,
+        target,
+        choose(options.engine, run),
+        run,
+        secrets=dict(map(_secret, options.secret)),
+        no_cache=options.no_cache,
+    )
+    if options.json:
+        sys.stdout.write(
+            report.dumps(
+                {
+                    **report.facts_json(str(built.reference), built.facts),
+                    "digest": built.digest,
+                    "annotations": dict(built.annotations),
+                }
+            )
+        )
+    else:
+        sys.stdout.write(report.facts_text(built.facts))
+        print(f"\n{built.reference} {built.digest}")
+    return 0
+
+
+def _secret(text: str) -> tuple[str, Path]:
+    pairs = dict(part.partition("=")[::2] for part in text.split(","))
+    source = pairs.get("src") or pairs.get("source") or ""
+    if set(pairs) - {"id", "src", "source"} or not pairs.get("id") or not Path(source).is_file():
+        raise InputError(f"--secret {text}: expected id=ID,src=FILE, and a file that is there")
+    return pairs["id"], Path(source)
+
+
+def _add_facts(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands,
+        common,
+        "facts",
+        _facts,
+        "what is known of a recipe, a lock or an image, with evidence",
+        "hpc3build facts spack.lock --json",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="a recipe, a spack.lock, or an image reference")
+    parser.add_argument("--json", action="store_true")
+    _recipe_options(parser, building=False)
+
+
+def _facts(options: argparse.Namespace) -> int:
+    from hpc3build import report
+    from hpc3build.run import run
+    from hpc3build.workflows.describe import facts_of
+
+    subject, facts = facts_of(options.source, _settings(options), run)
+    if options.json:
+        sys.stdout.write(report.dumps(report.facts_json(subject, facts)))
+    else:
+        sys.stdout.write(report.facts_text(facts))
+    return 0
+
+
+def _add_annotate(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands,
+        common,
+        "annotate",
+        _annotate,
+        "rewrite manifests; nothing else moves",
+        "hpc3build annotate oci:out/mpi-hello:1.0 -a org.supercontainers.gpu=none --labels",
+    )
+    parser.add_argument("reference", nargs="+", metavar="REF")
+    parser.add_argument("-a", dest="pairs", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--from", dest="source", metavar="RECIPE|LOCK", help="what is planned there")
+    parser.add_argument("--detect", action="store_true", help="what the evidence inside the image says")
+    parser.add_argument("--remove", action="append", default=[], metavar="KEY")
+    parser.add_argument("--labels", action="store_true", help="write labels too: the image ID changes")
+    parser.add_argument("--expect-digest", metavar="D", help="refuse when the tag names another digest")
+    parser.add_argument("--dry-run", action="store_true", help="say what would change")
+    parser.add_argument("--json", action="store_true")
+
+
+def _annotate(options: argparse.Namespace) -> int:
+    from hpc3build import report
+    from hpc3build.reference import parse
+    from hpc3build.run import run
+    from hpc3build.workflows.annotate import Wish, annotate, parse_pair
+
+    wish = Wish(
+        pairs=dict(map(parse_pair, options.pairs)),
+        remove=tuple(options.remove),
+        source=options.source,
+        detect=options.detect,
+        labels=options.labels,
+        expect_digest=options.expect_digest,
+        dry_run=options.dry_run,
+    )
+    if not (wish.pairs or wish.remove or wish.source or wish.detect):
+        raise InputError("annotate: nothing to write", hint="-a KEY=VALUE, --from, --detect or --remove say what")
+    results: list[tuple[str, Any, str | None]] = []
+    status = 0
+    for text in options.reference:
+        try:
+            result = annotate(parse(text), wish, run)
+        except Hpc3BuildError as error:
+            if options.debug:
+                raise
+            status = status or _tell(error)
+            results.append((text, None, error.message))
+            continue
+        results.append((text, result, None))
+        for warning in result.warnings if not options.quiet else ():
+            print(f"hpc3build: warning: {_visible(warning)}", file=sys.stderr)
+        if not options.json:
+            sys.stdout.write(report.annotate_text(text, result, dry_run=options.dry_run))
+    if options.json:
+        sys.stdout.write(report.dumps(report.annotate_json(results)))
+    return status
+
+
+def _add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands,
+        common,
+        "inspect",
+        _inspect,
+        "annotations and labels, without layers",
+        "hpc3build inspect oci:out/mpi-hello:1.0",
+    )
+    parser.add_argument("reference", metavar="REF")
+    parser.add_argument("--json", action="store_true")
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from hpc3build import report
+    from hpc3build.reference import parse
+    from hpc3build.run import run
+    from hpc3build.workflows.inspect import inspect
+
+    found = inspect(parse(options.reference), run)
+    sys.stdout.write(report.dumps(report.inspect_json(found)) if options.json else report.inspect_text(found))
+    return 0
+
+
+def _add_check(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands,
+        common,
+        "check",
+        _check,
+        "conformance with HPC3: static, and live under engines",
+        "hpc3build check oci:out/mpi-hello:1.0 --run podman",
+    )
+    parser.add_argument("reference", metavar="REF")
+    parser.add_argument("--run", dest="engines", action="append", default=[], metavar="ENGINE")
+    parser.add_argument("--json", action="store_true")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from hpc3build import report
+    from hpc3build.reference import parse
+    from hpc3build.run import run
+    from hpc3build.workflows.check import check
+
+    findings = check(parse(options.reference), tuple(options.engines), run)
+    sys.stdout.write(report.dumps(report.check_json(findings)) if options.json else report.check_text(findings))
+    return 0 if report.verdict(findings) == "CONFORMS" else 1

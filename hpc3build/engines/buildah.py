@@ -1,0 +1,86 @@
+"""buildah: builds; its ``run`` knows no entry point and no read-only root."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hpc3build.errors import ToolError
+from hpc3build.run import Completed, Runner
+
+
+def build_with(
+    command: Sequence[str], runner: Runner, context: Path, secrets: Mapping[str, Path], no_cache: bool
+) -> str:
+    """Build with ``buildah bud`` or ``podman build``, which take the same options; returns the image's ID."""
+    with TemporaryDirectory(prefix="hpc3build-") as folder:
+        id_file = Path(folder) / "id"
+        argv = [
+            *command,
+            "--format",
+            "oci",
+            "--layers",
+            "--force-rm",
+            "--pull=false",
+            "--iidfile",
+            str(id_file),
+            "--file",
+            str(context / "Containerfile"),
+        ]
+        if no_cache:
+            argv.append("--no-cache")
+        for name, path in sorted(secrets.items()):
+            argv += ["--secret", f"id={name},src={path}"]
+        try:
+            runner([*argv, str(context)], stream=True)
+        except ToolError as error:
+            raise ToolError(
+                error.message,
+                hint="nothing was published; the layers built so far stay cached, so that a "
+                "mended recipe goes on from there",
+            ) from error
+        return id_file.read_text().strip().removeprefix("sha256:")
+
+
+class Buildah:
+    """The engine protocol over the ``buildah`` command."""
+
+    name = "buildah"
+
+    def __init__(self, runner: Runner) -> None:
+        self._run = runner
+
+    def version(self) -> str:
+        return self._run(["buildah", "--version"]).stdout.split()[2]
+
+    def build(self, context: Path, *, secrets: Mapping[str, Path], no_cache: bool = False) -> str:
+        return build_with(["buildah", "bud"], self._run, context, secrets, no_cache)
+
+    def export(self, image: str, layout: Path, tag: str) -> None:
+        self._run(["buildah", "push", "--quiet", image, f"oci:{layout}:{tag}"])
+
+    def remove(self, image: str) -> None:
+        self._run(["buildah", "rmi", image], check=False)
+
+    def run(
+        self,
+        image: str,
+        argv: Sequence[str],
+        *,
+        user: str | None = None,
+        read_only: bool = False,
+        entrypoint: bool = True,
+        timeout: float | None = None,
+    ) -> Completed:
+        """See Engine. Raises ToolError for what buildah cannot express: an entry point, a read-only root."""
+        if entrypoint or read_only:
+            wish = "an entry point" if entrypoint else "a read-only root"
+            raise ToolError(f"buildah run has no {wish}: cannot run {shlex.join(argv)}", hint="podman can")
+        container = self._run(["buildah", "from", "--pull-never", image]).stdout.strip()
+        try:
+            options = ["--user", user] if user else []
+            return self._run(["buildah", "run", *options, container, "--", *argv], check=False, timeout=timeout)
+        finally:
+            self._run(["buildah", "rm", container], check=False)

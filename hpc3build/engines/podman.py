@@ -1,0 +1,46 @@
+"""podman: builds as buildah does, and runs as users do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hpc3build.engines.buildah import build_with
+from hpc3build.run import Completed, Runner
+
+
+class Podman:
+    """The engine protocol over the ``podman`` command."""
+
+    name = "podman"
+
+    def __init__(self, runner: Runner) -> None:
+        self._run = runner
+
+    def version(self) -> str:
+        return self._run(["podman", "--version"]).stdout.split()[2]
+
+    def build(self, context: Path, *, secrets: Mapping[str, Path], no_cache: bool = False) -> str:
+        return build_with(["podman", "build"], self._run, context, secrets, no_cache)
+
+    def export(self, image: str, layout: Path, tag: str) -> None:
+        self._run(["podman", "push", "--quiet", image, f"oci:{layout}:{tag}"])
+
+    def remove(self, image: str) -> None:
+        self._run(["podman", "rmi", image], check=False)
+
+    def run(
+        self,
+        image: str,
+        argv: Sequence[str],
+        *,
+        user: str | None = None,
+        read_only: bool = False,
+        entrypoint: bool = True,
+        timeout: float | None = None,
+    ) -> Completed:
+        options = ["--rm", "--pull=never"]
+        options += ["--user", user] if user else []
+        options += ["--read-only"] if read_only else []
+        options += [] if entrypoint else ["--entrypoint", ""]
+        return self._run(["podman", "run", *options, image, *argv], check=False, timeout=timeout)

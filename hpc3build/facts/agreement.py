@@ -1,0 +1,72 @@
+"""Plan against finding (rule R9): what is a refinement, and what a contradiction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from hpc3build.errors import Contradiction
+from hpc3build.facts import Conflict, Fact, Facts, Key, Source, cpu
+from hpc3build.facts import vocabulary as voc
+
+_VERSIONS = frozenset({voc.MPI_VERSION, voc.CUDA_VERSION, voc.ROCM_VERSION, voc.IMAGE_VERSION})
+
+
+def agree(key: Key, plan: str, found: str) -> bool:
+    """Whether ``found`` (in the image) leaves ``plan`` true."""
+    if plan == found:
+        return True
+    if key in _VERSIONS:
+        return _same_digits(plan, found)
+    if key is voc.CPU_VERSION:
+        return cpu.satisfies(plan, found) is not False
+    if key is voc.CPU_MODE:
+        return True
+    if key is voc.GPU_ARCHITECTURE:
+        return set(plan.split(",")) <= set(found.split(","))
+    if key is voc.MPI:
+        return set(found.split(",")) <= set(plan.split(","))
+    return False
+
+
+def _same_digits(plan: str, found: str) -> bool:
+    """Versions compare on the digits that both give: 11.8 and 11.8.0 are one."""
+    one, other = (re.findall(r"\d+", text) for text in (plan, found))
+    common = min(len(one), len(other))
+    return common > 0 and one[:common] == other[:common]
+
+
+def reconcile(plan: Facts, found: Facts) -> Facts:
+    """The facts to write: the plan's, refined and completed by what was found.
+
+    Raises Contradiction naming key, plan and finding for every pair that cannot both hold.
+    """
+    contradictions = [
+        f"{key.name}: planned {plan[key].value} ({plan[key].evidence}), "
+        f"found {found[key].value} ({found[key].evidence})"
+        for key in plan
+        if key in found and plan[key].source is not Source.USER and not agree(key, plan[key].value, found[key].value)
+    ]
+    if contradictions:
+        raise Contradiction(
+            "the image is not what the recipe planned:\n  " + "\n  ".join(contradictions),
+            hint="nothing was published; mend the recipe, or the base that brought it in",
+        )
+    joined = dict(found.facts)
+    joined.update({key: fact for key, fact in plan.facts.items() if not _refined(key, fact.value, found)})
+    unsettled = {conflict.key: conflict for conflict in (*plan.conflicts, *found.conflicts)}
+    return Facts(_without(joined, unsettled), tuple(unsettled.values()), (*plan.notes, *found.notes))
+
+
+def _refined(key: Key, planned: str, found: Facts) -> bool:
+    """Whether the finding says more than the plan: additional architectures, more digits of a version."""
+    if key not in found:
+        return False
+    if key in _VERSIONS:
+        return len(re.findall(r"\d+", found[key].value)) > len(re.findall(r"\d+", planned))
+    return key is voc.GPU_ARCHITECTURE and found[key].value != planned
+
+
+def _without(facts: dict[Key, Fact], conflicts: Mapping[Key, Conflict]) -> Mapping[Key, Fact]:
+    return MappingProxyType({key: fact for key, fact in facts.items() if key not in conflicts})

@@ -1,0 +1,68 @@
+"""Fabric and process management of the MPI providers in use (rule R5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import MappingProxyType
+
+from hpc3build.facts import Fact, Source, Statement, mpi
+from hpc3build.facts import vocabulary as voc
+from hpc3build.stack import Package, Stack
+
+#: Values of Spack's variants ``fabrics``, ``netmod`` and ``device``; every other value says nothing.
+FRAMEWORKS = MappingProxyType(
+    {
+        "ofi": "libfabric",
+        "nemesisofi": "libfabric",
+        "ucx": "ucx",
+        "nemesisucx": "ucx",
+        "verbs": "verbs",
+        "mrail": "verbs",
+        "sock": "tcp",
+        "tcp": "tcp",
+        "psm2": "psm2",
+    }
+)
+_VARIANTS = ("fabrics", "netmod", "device")
+#: EasyBuild's modules, by name.
+_MODULES = MappingProxyType({"UCX": "ucx", "libfabric": "libfabric"})
+_PMI = MappingProxyType({"pmi": "1", "pmi2": "2"})
+
+
+def from_stack(stack: Stack) -> Iterator[Statement]:
+    """R5 for the union of the providers in use by R3; the PMI flavours that they were built for."""
+    providers = mpi.use(stack).providers
+    frameworks: dict[str, str] = {}
+    flavours: dict[str, str] = {}
+    for provider in providers:
+        for framework, evidence in _frameworks(stack, provider):
+            frameworks.setdefault(framework, evidence)
+        for flavour, evidence in _pmi(stack, provider):
+            flavours.setdefault(flavour, evidence)
+    for key, found in ((voc.FRAMEWORK, frameworks), (voc.PMI, flavours)):
+        if found:
+            yield Fact(key, ",".join(sorted(found)), Source.STACK, "; ".join(dict.fromkeys(found.values())))
+
+
+def _frameworks(stack: Stack, provider: Package) -> Iterator[tuple[str, str]]:
+    for variant in _VARIANTS:
+        value = provider.variants.get(variant)
+        for word in value if isinstance(value, tuple) else (value,):
+            if isinstance(word, str) and word in FRAMEWORKS:
+                yield FRAMEWORKS[word], f"{provider.origin} {variant}={word}"
+    if mpi.PROVIDERS.get(provider.name) == mpi.PROVIDERS["impi"]:
+        # R5 ends here for it: EasyBuild gives impi a UCX beside its libfabric, which is one way to reach a network.
+        yield "libfabric", f"{provider.origin}: Intel MPI runs over libfabric"
+    elif stack.manager == "easybuild":
+        for _, package in stack.edges(provider):
+            if package.name in _MODULES:
+                yield _MODULES[package.name], f"{provider.origin} depends on {package.origin}"
+
+
+def _pmi(stack: Stack, provider: Package) -> Iterator[tuple[str, str]]:
+    says = provider.variants.get("pmi")
+    if isinstance(says, str) and says in _PMI:
+        yield _PMI[says], f"{provider.origin} pmi={says}"
+    for _, package in stack.edges(provider):
+        if package.name.lower() == "pmix" and package.version:
+            yield f"pmix-{package.version}", f"{provider.origin} depends on {package.origin}"

@@ -1,0 +1,205 @@
+"""MPI (rule R3): whether the roots use it, whose it is, and the libmpi that their binaries really need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from hpc3build.evidence.elf import read_elf
+from hpc3build.evidence.layers import ImageFile, ImageFiles
+from hpc3build.facts import Fact, Note, Source, Statement
+from hpc3build.facts import vocabulary as voc
+from hpc3build.stack import Package, Stack
+
+
+@dataclass(frozen=True)
+class Provider:
+    """What a package that provides the virtual ``mpi`` is called; no family where its ABI is neither's."""
+
+    implementation: str
+    family: str | None
+
+
+#: Spack's package names and EasyBuild's module names (their case differs) of the providers of the virtual ``mpi``.
+PROVIDERS = MappingProxyType(
+    {
+        "mpich": Provider("mpich", "mpich"),
+        "mvapich": Provider("mvapich", "mpich"),
+        "mvapich2": Provider("mvapich2", "mpich"),
+        "mvapich2-gdr": Provider("mvapich2", "mpich"),
+        "mvapich2x": Provider("mvapich2", "mpich"),
+        "cray-mvapich2": Provider("mvapich2", "mpich"),
+        "intel-mpi": Provider("intel-mpi", "mpich"),
+        "intel-oneapi-mpi": Provider("intel-mpi", "mpich"),
+        "cray-mpich": Provider("cray-mpich", "mpich"),
+        "parastation": Provider("parastation", "mpich"),
+        "openmpi": Provider("openmpi", "openmpi"),
+        "hpcx-mpi": Provider("hpcx", "openmpi"),
+        "spectrum-mpi": Provider("spectrum", None),
+        "mpitrampoline": Provider("mpitrampoline", None),
+        "OpenMPI": Provider("openmpi", "openmpi"),
+        "MPICH": Provider("mpich", "mpich"),
+        "MVAPICH2": Provider("mvapich2", "mpich"),
+        "impi": Provider("intel-mpi", "mpich"),
+        "psmpi": Provider("parastation", "mpich"),
+        "NVHPC": Provider("hpcx", "openmpi"),
+        "SpectrumMPI": Provider("spectrum", None),
+        "MPItrampoline": Provider("mpitrampoline", None),
+    }
+)
+
+#: EasyBuild's toolchain classes name NVHPC as their MPI module where HPC-X lies inside the SDK; as a mere compiler it
+#: provides none, so its presence alone says nothing.
+_ONLY_BY_TOOLCHAIN = frozenset({"NVHPC"})
+
+#: ABI family by SONAME. Open MPI 1.7 to 5 counted libmpi.so.1, 12 (1.10), 20, 40; 12 is the MPICH ABI initiative's too,
+#: so it stands for mpich only: Open MPI 1.10 ended in 2017.
+SONAMES = MappingProxyType(
+    {
+        "libmpi.so.12": "mpich",
+        "libmpich.so.12": "mpich",
+        "libmpi_cray.so.12": "mpich",
+        "libmpi.so.20": "openmpi",
+        "libmpi.so.40": "openmpi",
+        "libmpi_abi.so.1": "mpi-abi",
+        "libmpi_abi.so.0": "mpi-abi",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Use:
+    """What R3 says of a stack: the providers in use, or the roots for which it cannot say."""
+
+    providers: tuple[Package, ...]
+    undecided: tuple[tuple[Package, Package | None], ...]
+
+
+def use(stack: Stack) -> Use:
+    """R3 over all roots."""
+    providers: dict[str, Package] = {}
+    undecided: list[tuple[Package, Package | None]] = []
+    for root in stack.roots:
+        found = _of_module(stack, root) if stack.manager == "easybuild" else _of_spec(stack, root)
+        providers.update((package.id, package) for package in found.providers)
+        undecided.extend(found.undecided)
+    return Use(tuple(providers.values()), tuple(undecided))
+
+
+def provides(package: Package) -> bool:
+    """Whether ``package`` is a provider of the virtual ``mpi``."""
+    return "mpi" in package.virtuals or (package.name in PROVIDERS and package.name not in _ONLY_BY_TOOLCHAIN)
+
+
+def _of_spec(stack: Stack, root: Package) -> Use:
+    if provides(root):
+        return Use((root,), ())
+    if stack.virtual_edges:
+        direct = tuple(package for edge, package in stack.edges(root) if "mpi" in edge.virtuals)
+    else:
+        direct = tuple(package for _, package in stack.edges(root) if provides(package))
+    if direct:
+        return Use(direct, ())
+    says = root.variants.get("mpi")
+    if says is False:
+        return Use((), ())
+    below = tuple(package for package in stack.runtime_closure(root) if provides(package))
+    if says is True and below:
+        return Use(below, ())
+    if says is True or below:
+        return Use((), ((root, below[0] if below else None),))
+    return Use((), ())
+
+
+def _of_module(stack: Stack, root: Package) -> Use:
+    closure = {package.name: package for package in stack.runtime_closure(root)}
+    if root.is_toolchain or provides(root):
+        own = tuple(package for name, package in closure.items() if provides(package))
+        return Use((root,) if provides(root) else own, ())
+    toolchain = root.toolchain
+    if toolchain is None or not toolchain.mpi_modules:
+        below = next((package for package in closure.values() if provides(package)), None)
+        return Use((), ((root, below),) if below else ())
+    modules = tuple(closure[name] for name in toolchain.mpi_modules if name in closure)
+    if root.variants.get("usempi") is True and modules:
+        return Use(modules, ())
+    return Use((), ((root, modules[0] if modules else None),))
+
+
+def from_stack(stack: Stack) -> Iterator[Statement]:
+    """R3 as facts: families, implementations and, with one provider, its version; or ``none``; or a note."""
+    found = use(stack)
+    if found.providers:
+        yield from _used(found.providers)
+    elif found.undecided:
+        for root, provider in found.undecided:
+            reason = f"{provider.name} lies below it" if provider else "it says +mpi, and no provider is in its closure"
+            yield Note(
+                voc.MPI,
+                f"{root.name} does not say whether it uses MPI, and {reason}: left to evidence",
+                (provider or root).origin,
+            )
+    elif stack.roots:
+        yield from _none(stack)
+
+
+def _used(providers: tuple[Package, ...]) -> Iterator[Statement]:
+    known = [(package, PROVIDERS[package.name]) for package in providers if package.name in PROVIDERS]
+    for package in providers:
+        if package.name not in PROVIDERS:
+            yield Note(voc.MPI, f"{package.name} provides MPI and is not in the table of providers", package.origin)
+    if len(known) < len(providers):
+        return
+    evidence = "; ".join(package.origin for package in providers)
+    families = sorted({provider.family for _, provider in known if provider.family})
+    if families:
+        yield Fact(voc.MPI, ",".join(families), Source.STACK, evidence)
+    implementations = sorted({provider.implementation for _, provider in known})
+    yield Fact(voc.MPI_IMPLEMENTATION, ",".join(implementations), Source.STACK, evidence)
+    versions = {package.version for package in providers}
+    in_sdk = any(package.name in _ONLY_BY_TOOLCHAIN for package in providers)
+    if len(versions) == 1 and (version := versions.pop()) and not in_sdk:
+        yield Fact(voc.MPI_VERSION, version, Source.STACK, evidence)
+
+
+def _none(stack: Stack) -> Iterator[Statement]:
+    thread = [root for root in stack.roots if root.name == "gromacs" and root.variants.get("mpi") is False]
+    said = [root for root in stack.roots if root.variants.get("mpi") is False]
+    evidence = "; ".join(f"{root.origin} ~mpi" for root in said) or f"{stack.origin}: no MPI in the run-time closure"
+    yield Fact(voc.MPI, "none", Source.STACK, evidence)
+    implementation = "threadmpi" if thread else "none"
+    yield Fact(
+        voc.MPI_IMPLEMENTATION,
+        implementation,
+        Source.STACK,
+        f"{thread[0].origin} ~mpi brings its own thread-MPI" if thread else evidence,
+    )
+
+
+def is_libmpi(path: str) -> bool:
+    """Whether ``path`` has the name of an MPI library, for readers of layers."""
+    return re.search(r"/libmpi(?:ch|_abi|_cray)?\.so[.0-9]*$", path) is not None
+
+
+def needed(binary: ImageFile) -> str | None:
+    """The SONAME of the MPI library that ``binary`` needs, None when it needs none or is no ELF."""
+    elf = read_elf(binary.data)
+    return next((name for name in (elf.needed if elf else ()) if name in SONAMES), None)
+
+
+def from_files(files: ImageFiles, binaries: tuple[str, ...]) -> Iterator[Statement]:
+    """The ABI that the application's own ``binaries`` (paths) need, and the file that answers to it."""
+    for path in binaries:
+        soname = needed(files[path])
+        if soname is None:
+            continue
+        yield Fact(voc.MPI, SONAMES[soname], Source.FILES, f"{path}: NEEDED {soname}")
+        for link in sorted(name for name in files if name.endswith("/" + soname)):
+            library = files.resolve(link)
+            version = re.search(r"\.so\.(\d+(?:\.\d+)+)$", library.path) if library else None
+            if library and version:
+                yield Fact(
+                    voc.MPI_ABI, version.group(1), Source.FILES, f"{path}: NEEDED {soname}, {link} is {library.path}"
+                )

@@ -1,0 +1,60 @@
+"""All subjects together: the facts of a stack, and those of an image's files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from hpc3build.evidence.layers import ImageFiles
+from hpc3build.facts import Fact, Facts, Source, Statement, cpu, fabric, gather, gpu, libc, mpi, provenance, system
+from hpc3build.facts import vocabulary as voc
+from hpc3build.facts.agreement import agree
+from hpc3build.stack import Stack
+
+_OF_STACK = (cpu.from_stack, gpu.from_stack, mpi.from_stack, fabric.from_stack, libc.from_stack)
+MAX_BINARY = 64 << 20
+
+
+def of_stack(stack: Stack, *, folder: str = "", said: tuple[Statement, ...] = ()) -> Facts:
+    """What rules R1–R7 say of a stack; ``said`` are statements of the user, which win."""
+    statements: list[Statement] = list(said)
+    for subject in _OF_STACK:
+        statements += subject(stack)
+    statements += provenance.from_stack(stack, folder=folder)
+    return gather(statements, agree)
+
+
+def wanted(path: str) -> int | None:
+    """Bytes to read of a file in an image: the most that any subject asks for."""
+    asked = [libc.wanted(path), system.wanted(path)]
+    if mpi.is_libmpi(path):
+        asked.append(0)
+    elif "/bin/" in path and path.startswith(("/opt/", "/app/")):
+        asked.append(MAX_BINARY)
+    return max((count for count in asked if count is not None), default=None)
+
+
+def of_image(files: ImageFiles, stack: Stack | None, labels: Mapping[str, str], binaries: tuple[str, ...]) -> Facts:
+    """What an image's own records, files and labels say; ``binaries`` are the paths of the roots' programs."""
+    statements: list[Statement] = list(of_labels(labels))
+    told = {statement.key for statement in statements if isinstance(statement, Fact)}
+    if stack is not None:
+        for subject in _OF_STACK:
+            statements += subject(stack)
+        # Title and version of the image are its publisher's word, where there is one.
+        statements += [
+            statement
+            for statement in provenance.from_stack(stack)
+            if isinstance(statement, Fact) and statement.key not in told
+        ]
+    statements += system.from_files(files)
+    statements += libc.from_files(files)
+    statements += mpi.from_files(files, binaries)
+    return gather(statements, agree)
+
+
+def of_labels(labels: Mapping[str, str]) -> Iterator[Fact]:
+    """Labels of the vocabulary, as the weakest kind of evidence (R10); what breaks a key's grammar says nothing."""
+    for name, value in sorted(labels.items()):
+        key = voc.BY_NAME.get(name)
+        if key is not None and key.pattern.fullmatch(value):
+            yield Fact(key, value, Source.LABEL, f"label {name}")

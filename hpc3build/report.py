@@ -1,0 +1,195 @@
+"""The only module that formats for people: text tables, and the JSON documents of the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hpc3build.facts import Facts
+from hpc3build.findings import Finding, Outcome
+from hpc3build.rewrite import Result
+from hpc3build.workflows.inspect import Inspected
+
+
+def dumps(document: Any) -> str:
+    """One JSON document, as a line-ended text."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def plain(text: str) -> str:
+    """Text from an image or recipe made safe for a terminal."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | None = None) -> str:
+    """Columns side by side; the last one is wrapped to the terminal."""
+    rows = [[plain(cell) for cell in row] for row in rows]
+    width = width or max(shutil.get_terminal_size((120, 24)).columns, 60)
+    widths = [max(len(row[column]) for row in [list(head), *rows]) for column in range(len(head) - 1)]
+    last = max(24, width - sum(widths) - 2 * len(widths))
+    lines = []
+    for row in [list(head), ["-" * len(name) for name in head], *rows]:
+        pieces = textwrap.wrap(row[-1], last, break_long_words=False, break_on_hyphens=False) or [""]
+        left = "".join(cell.ljust(size + 2) for cell, size in zip(row[:-1], widths, strict=True))
+        lines.append((left + pieces[0]).rstrip())
+        lines += [" " * len(left) + piece for piece in pieces[1:]]
+    return "\n".join(lines) + "\n"
+
+
+def facts_json(subject: str, facts: Facts) -> dict[str, Any]:
+    """The document of ``facts --json`` (schemas/facts.json)."""
+    return {
+        "subject": subject,
+        "annotations": facts.annotations(),
+        "facts": [_fact(fact) for fact in sorted(facts.values(), key=lambda fact: fact.key.name)],
+        "conflicts": [
+            {
+                "key": conflict.key.name,
+                "message": conflict.message,
+                "values": [
+                    {"value": fact.value, "source": fact.source.name.lower(), "evidence": fact.evidence}
+                    for fact in conflict.values
+                ],
+            }
+            for conflict in sorted(facts.conflicts, key=lambda conflict: conflict.key.name)
+        ],
+        "notes": [{"key": note.key.name, "message": note.message, "evidence": note.evidence} for note in facts.notes],
+    }
+
+
+def _fact(fact: Any) -> dict[str, str]:
+    return {"key": fact.key.name, "value": fact.value, "source": fact.source.name.lower(), "evidence": fact.evidence}
+
+
+def facts_text(facts: Facts) -> str:
+    """A table of facts, then conflicts and notes."""
+    rows = [
+        (fact.key.name, shorten(fact.value), fact.source.name.lower(), fact.evidence)
+        for fact in sorted(facts.values(), key=lambda fact: fact.key.name)
+    ]
+    text = table(("key", "value", "source", "evidence"), rows) if rows else "nothing is known\n"
+    for conflict in facts.conflicts:
+        told = "; ".join(f"{fact.value} ({fact.evidence})" for fact in conflict.values)
+        text += plain(f"conflict: {conflict.key.name}: {conflict.message}: {told}") + "\n"
+    for note in facts.notes:
+        text += plain(f"note: {note.key.name}: {note.message} ({note.evidence})") + "\n"
+    return text
+
+
+def shorten(value: str, limit: int = 44) -> str:
+    """A value for a table; JSON has it whole."""
+    return value if len(value) <= limit else value[: limit - 1] + "…"
+
+
+def annotate_json(results: Sequence[tuple[str, Result | None, str | None]]) -> dict[str, Any]:
+    """The document of ``annotate --json``: one entry a reference, its result or its error."""
+    return {
+        "results": [
+            {
+                "reference": reference,
+                "old_digest": result.old_digest if result else None,
+                "new_digest": result.new_digest if result else None,
+                "changed": result.changed if result else False,
+                "written": list(result.written) if result else [],
+                "converted": result.converted if result else False,
+                "warnings": list(result.warnings) if result else [],
+                "error": error,
+            }
+            for reference, result, error in results
+        ]
+    }
+
+
+def annotate_text(reference: str, result: Result, *, dry_run: bool) -> str:
+    """One line a reference."""
+    if not result.changed:
+        return f"{reference}: unchanged, {result.old_digest}\n"
+    verb = "would become" if dry_run else "->"
+    return f"{reference}: {result.old_digest} {verb} {result.new_digest}\n"
+
+
+def inspect_json(found: Inspected) -> dict[str, Any]:
+    """The document of ``inspect --json``."""
+    return {
+        "reference": str(found.reference),
+        "digest": found.manifest.digest,
+        "media_type": found.manifest.media_type,
+        "annotations": dict(found.manifest.annotations),
+        "labels": dict(found.config.labels) if found.config else {},
+        "manifests": [
+            {
+                "digest": child.digest,
+                "media_type": child.media_type,
+                "size": child.size,
+                "platform": dict(child.platform or {}),
+                "annotations": dict(child.annotations or {}),
+            }
+            for child in (found.manifest.descriptors if found.manifest.is_index else ())
+        ],
+    }
+
+
+def inspect_text(found: Inspected) -> str:
+    """Annotations and labels side by side; for an index one line a platform."""
+    lines = f"{found.reference}\ndigest {found.manifest.digest}\n\n"
+    if found.manifest.is_index:
+        rows = []
+        for child in found.manifest.descriptors:
+            platform = dict(child.platform or {})
+            name = "/".join(str(platform[part]) for part in ("os", "architecture", "variant") if platform.get(part))
+            pairs = " ".join(f"{key}={value}" for key, value in sorted((child.annotations or {}).items()))
+            rows.append((name or "-", child.digest, pairs))
+        lines += table(("platform", "digest", "annotations"), rows) + "\n"
+    labels = found.config.labels if found.config else {}
+    names = sorted({*found.manifest.annotations, *labels})
+    rows = [
+        (
+            name,
+            _where(name, found.manifest.annotations, labels),
+            found.manifest.annotations.get(name, labels.get(name, "")),
+        )
+        for name in names
+    ]
+    return lines + (table(("key", "in", "value"), rows) if rows else "no annotations, no labels\n")
+
+
+def _where(name: str, annotations: Any, labels: Any) -> str:
+    if name in annotations and name in labels:
+        return "both" if annotations[name] == labels[name] else "both, differing"
+    return "annotation" if name in annotations else "label"
+
+
+def verdict(findings: Iterable[Finding]) -> str:
+    """CONFORMS or FAILS; what is unknown does not fail."""
+    return "FAILS" if any(finding.outcome is Outcome.FAILS for finding in findings) else "CONFORMS"
+
+
+def check_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """The document of ``check --json``."""
+    return {
+        "verdict": verdict(findings),
+        "findings": [
+            {
+                "rule": finding.rule,
+                "outcome": finding.outcome.value,
+                "message": finding.message,
+                "hint": finding.hint,
+                "key": finding.key,
+            }
+            for finding in findings
+        ],
+        "bytes_not_downloaded": 0,
+    }
+
+
+def check_text(findings: Sequence[Finding]) -> str:
+    """One line a finding, and the verdict."""
+    rows = []
+    for finding in findings:
+        key = f"{finding.key}: " if finding.key else ""
+        hint = f" ({finding.hint})" if finding.hint and finding.outcome is not Outcome.OK else ""
+        rows.append((finding.outcome.value, finding.rule, f"{key}{finding.message}{hint}"))
+    return table(("outcome", "rule", "what was found"), rows) + f"\n{verdict(findings)}\n"

@@ -1,0 +1,15 @@
+"""Finds containerfiles/, ci/ and recipes/, in a checkout and in an installed wheel alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def folder(name: str) -> Path:
+    """The folder ``containerfiles``, ``ci`` or ``recipes``. Raises FileNotFoundError for a broken installation."""
+    for place in (_PACKAGE / "_shared" / name, _PACKAGE.parent / name):
+        if place.is_dir():
+            return place
+    raise FileNotFoundError(f"hpc3build is not completely installed: its folder {name} is missing")

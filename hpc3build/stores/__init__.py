@@ -1,0 +1,69 @@
+"""Where images lie: one Protocol, and the implementation for each transport of a reference."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import BinaryIO, Protocol
+
+from hpc3build.errors import StoreError
+from hpc3build.oci import Manifest
+from hpc3build.reference import OCI, STORAGE, Reference
+from hpc3build.run import Runner
+
+
+class Store(Protocol):
+    """One repository, layout or local image. A context manager: leaving it removes what it put aside."""
+
+    def manifest(self, reference: str | None = None) -> Manifest:
+        """By tag or by digest, verified; None where the store holds one image, or was opened for one.
+
+        Raises StoreError where there is none, BadReference where None is ambiguous, ImageError where it is malformed.
+        """
+
+    def blob(self, digest: str) -> AbstractContextManager[BinaryIO]:
+        """A stream, read forward only; one that is read to its end is verified then (ImageError)."""
+
+    def put_blob(self, content: bytes) -> str:
+        """Store a small blob (a configuration) and return its digest."""
+
+    def put_manifest(self, manifest: Manifest, tag: str | None, *, expect: str | None = None) -> None:
+        """Store a manifest and move ``tag`` to it; what it points to is there already.
+
+        ``expect`` is the digest that the tag must still have, else TagMoved. Without a tag: an index's child when
+        ``expect`` is None, else the successor of the untagged image ``expect``.
+        """
+
+    def tags(self) -> tuple[str, ...]:
+        """Sorted."""
+
+    def close(self) -> None:
+        """Remove what was put aside; closing twice is no error."""
+
+    def __enter__(self) -> Store: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_store(reference: Reference, runner: Runner) -> Store:
+    """The store that ``reference`` names. Raises StoreError for transports that cannot be used."""
+    if reference.transport == OCI:
+        from hpc3build.stores.layout import Layout
+
+        return Layout(reference.name)
+    if reference.transport == STORAGE:
+        from hpc3build.stores.local import LocalStore
+
+        return LocalStore(reference, runner)
+    raise StoreError(
+        f"{reference}: {reference.transport} images cannot be read or rewritten yet",
+        hint=f"copy it first: skopeo copy {reference} oci:DIR:TAG, then use oci:DIR:TAG",
+    )
+
+
+def read_blob(store: Store, digest: str) -> bytes:
+    """A whole small blob (a configuration), verified. Raises StoreError, ImageError."""
+    with store.blob(digest) as stream:
+        return stream.read()

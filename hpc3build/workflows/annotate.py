@@ -1,0 +1,78 @@
+"""Rewriting what an image says of itself: annotations, and labels where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from hpc3build import rewrite
+from hpc3build.errors import InputError
+from hpc3build.facts import check_pair
+from hpc3build.facts import vocabulary as voc
+from hpc3build.recipe import Settings
+from hpc3build.reference import Reference
+from hpc3build.run import Runner
+from hpc3build.stores import open_store
+from hpc3build.workflows.describe import describe, facts_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What an image is to say: ``pairs`` and ``remove`` of the user, a recipe or lock, evidence from inside."""
+
+    pairs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    remove: tuple[str, ...] = ()
+    source: str | None = None
+    detect: bool = False
+    labels: bool = False
+    expect_digest: str | None = None
+    dry_run: bool = False
+
+
+def parse_pair(text: str) -> tuple[str, str]:
+    """``KEY=VALUE``, checked against the vocabulary where the key is of it. Raises InputError."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"-a {text}: expected KEY=VALUE")
+    check_key(key)
+    if (known := voc.BY_NAME.get(key)) is not None and known.name == key:
+        known.check(value)
+    else:
+        check_pair(key, value)
+    return key, value
+
+
+def check_key(key: str) -> None:
+    """Raise InputError for keys that are never written (rule N6)."""
+    if key.startswith(voc.FORBIDDEN_PREFIXES):
+        raise InputError(f"{key}: privileged runtimes act on this key, so hpc3build never writes it")
+
+
+def annotate(reference: Reference, wish: Wish, runner: Runner) -> rewrite.Result:
+    """Plan and, unless it is a dry run, write. Raises what planning and the store raise."""
+    with open_store(reference, runner) as store:
+        pairs: dict[str, str] = {}
+        if wish.detect:
+            pairs |= describe(store, reference, labels=False).facts.annotations()
+        if wish.source:
+            _, facts = facts_of(wish.source, Settings(), runner)
+            pairs |= facts.annotations()
+        pairs |= wish.pairs
+        if pairs and any(key in voc.BY_NAME for key in pairs):
+            pairs.setdefault(voc.VOCABULARY.name, voc.VERSION)
+        plan = rewrite.plan(
+            store,
+            reference,
+            annotations=pairs,
+            remove=wish.remove,
+            labels=pairs if wish.labels else None,
+            remove_labels=wish.remove if wish.labels else (),
+            expect_digest=wish.expect_digest,
+        )
+        if not wish.dry_run:
+            return rewrite.apply(store, plan)
+        would = tuple(manifest.digest for _, manifest in plan.manifests)
+        return rewrite.Result(
+            reference, plan.old_digest, plan.new_digest, not plan.is_empty, would, plan.converted, plan.warnings
+        )

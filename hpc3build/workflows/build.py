@@ -1,0 +1,197 @@
+"""Recipe to annotated image: build, read what was really installed, compare, then one rewrite and the tag last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hpc3build import rewrite, site
+from hpc3build.containerfile import ENTRYPOINTS, ENVIRONMENT
+from hpc3build.engines import Engine
+from hpc3build.errors import ImageError, InputError, StoreError, ToolError
+from hpc3build.facts import Facts
+from hpc3build.facts import vocabulary as voc
+from hpc3build.facts.agreement import reconcile
+from hpc3build.oci import ImageConfig
+from hpc3build.reference import Reference, parse
+from hpc3build.run import Runner, failure
+from hpc3build.stores import Store, open_store
+from hpc3build.stores.layout import Layout
+from hpc3build.workflows.describe import Described, annotations_of, describe, planned_facts
+from hpc3build.workflows.render import Planned
+
+#: Labels of these prefixes that the base image brought are about the base, and would lie about the image.
+_OURS = ("org.opencontainers.image.", "org.supercontainers.", "io.github.hpc3build.")
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SMOKE_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Built:
+    """What ``build`` published."""
+
+    reference: Reference
+    digest: str
+    facts: Facts
+    annotations: Mapping[str, str]
+
+
+def build(
+    planned: Planned,
+    target: Reference,
+    engine: Engine,
+    runner: Runner,
+    *,
+    secrets: Mapping[str, Path],
+    no_cache: bool = False,
+) -> Built:
+    """Build and publish under ``target``, an OCI layout or containers-storage.
+
+    Until the last step nothing bears the target's name. Raises ToolError when a step fails, Contradiction when the
+    image is not what was planned (R9), InputError for a target of another kind.
+    """
+    if target.transport not in ("oci", "containers-storage"):
+        raise InputError(
+            f"-t {target}: hpc3build builds into oci: and containers-storage: as yet",
+            hint="build into oci:DIR:TAG, then skopeo copy oci:DIR:TAG docker://…",
+        )
+    plan = planned_facts(planned.recipe, planned.stack)
+    image = _run_engine(planned, engine, secrets, no_cache)
+    try:
+        _smoke(planned, engine, image)
+        with _readable(engine, image, target, runner) as (store, built):
+            found = describe(store, built, labels=False)
+            facts = reconcile(plan, found.facts)
+            pairs = annotations_of(facts, _extra(planned, found))
+            done = rewrite.plan(
+                store,
+                built,
+                annotations=pairs,
+                labels={**planned.recipe.settings.labels, **pairs},
+                remove_labels=_stale(found.config, pairs),
+                env=baked_environment(found),
+            )
+            digest = _publish(store, done, target, runner)
+    finally:
+        if target.transport == "oci":
+            engine.remove(image)
+    return Built(target, digest, facts, pairs)
+
+
+def _run_engine(planned: Planned, engine: Engine, secrets: Mapping[str, Path], no_cache: bool) -> str:
+    from_site = site.settings(os.environ, Path.home())
+    with TemporaryDirectory(prefix="hpc3build-context-") as folder, site.as_files(from_site) as files:
+        planned.context.write(Path(folder))
+        return engine.build(Path(folder), secrets={**files, **secrets}, no_cache=no_cache)
+
+
+def _smoke(planned: Planned, engine: Engine, image: str) -> None:
+    """The recipe's own test, as nobody, through the entry point, before anything is published."""
+    settings = planned.recipe.settings
+    if not settings.smoke:
+        return
+    argv = [*ENTRYPOINTS[settings.entrypoint], *shlex.split(settings.smoke)]
+    done = engine.run(image, argv, user="65534:65534", entrypoint=False, timeout=SMOKE_SECONDS)
+    if done.returncode != 0:
+        raise ToolError(
+            f"the smoke test {settings.smoke!r} failed as nobody: {failure(done)}", hint="nothing was published"
+        )
+
+
+@contextmanager
+def _readable(engine: Engine, image: str, target: Reference, runner: Runner) -> Iterator[tuple[Store, Reference]]:
+    """The built image where its layers can be read: for a layout, exported beside it, so that blobs need only move."""
+    if target.transport == "containers-storage":
+        reference = parse(f"containers-storage:@{image}")
+        with open_store(reference, runner) as store:
+            yield store, reference
+        return
+    parent = Path(target.name).absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".hpc3build-", dir=parent) as folder:
+            engine.export(image, Path(folder), "built")
+            yield Layout(folder), parse(f"oci:{folder}:built")
+    except OSError as error:
+        raise StoreError(f"{target}: {error.strerror}: {error.filename}") from error
+
+
+def _publish(store: Store, done: rewrite.Rewrite, target: Reference, runner: Runner) -> str:
+    """Everything under its digest first, the tag last."""
+    tag = target.tag or "latest"
+    _, manifest = done.manifests[-1]
+    if isinstance(store, Layout):
+        layout = Layout.create(target.name)
+        for descriptor in store.manifest("built").descriptors[:1]:
+            store.blob_path(descriptor.digest).unlink(missing_ok=True)
+        store.blob_path(done.old_digest).unlink(missing_ok=True)
+        layout.absorb(store)
+        for blob in done.blobs:
+            layout.put_blob(blob)
+        layout.put_manifest(manifest, tag)
+    else:
+        with open_store(target, runner) as place:
+            for blob in done.blobs:
+                place.put_blob(blob)
+            place.put_manifest(manifest, tag)
+    return manifest.digest
+
+
+def _extra(planned: Planned, found: Described) -> dict[str, str]:
+    """Annotations that are no facts of a subject: the base, the lock, the time."""
+    extra = {}
+    lock = planned.context.files.get("hpc3build/spack/spack.lock")
+    record = found.files.get("/opt/spack-environment/spack.lock")
+    if lock is None and record is not None:
+        lock = record.data
+    if lock is None and (bundle := _easyconfigs(planned)):
+        lock = bundle
+    if lock is not None:
+        extra[voc.LOCK.name] = f"sha256:{hashlib.sha256(lock).hexdigest()}"
+    base = next(line.split()[1] for line in planned.context.containerfile.splitlines() if line.endswith(" AS final"))
+    extra[voc.BASE_NAME.name] = base
+    if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
+        extra[voc.CREATED.name] = datetime.fromtimestamp(int(epoch), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    elif found.config.created:
+        extra[voc.CREATED.name] = found.config.created
+    return extra
+
+
+def _easyconfigs(planned: Planned) -> bytes:
+    """What an EasyBuild image was made from, as one text: its list of modules and its own easyconfigs."""
+    names = sorted(name for name in planned.context.files if name.startswith("hpc3build/easybuild/"))
+    kept = [name for name in names if name.endswith((".eb", "keep.json", "options.txt"))]
+    return b"".join(name.encode() + b"\n" + planned.context.files[name] for name in kept)
+
+
+def _stale(config: ImageConfig, pairs: Mapping[str, str]) -> list[str]:
+    return [name for name in config.labels if name.startswith(_OURS) and name not in pairs]
+
+
+def baked_environment(found: Described) -> dict[str, str]:
+    """``config.Env`` as the builder's captured environment asks, for engines that skip the entry point.
+
+    Raises ImageError when the record that our own build wrote is not as it should be.
+    """
+    record = found.files.get(ENVIRONMENT)
+    if record is None:
+        return {}
+    env = found.config.env
+    try:
+        document = json.loads(record.data)
+        baked = {str(name): str(value) for name, value in document["set"].items()}
+        for name, entries in document["prepend"].items():
+            old = env.get(name) or (_DEFAULT_PATH if name == "PATH" else "")
+            rest = [entry for entry in old.split(":") if entry and entry not in entries]
+            baked[str(name)] = ":".join([*map(str, entries), *rest])
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ImageError(f"{ENVIRONMENT} of the image is not what the build writes") from error
+    return dict(sorted(baked.items()))

@@ -1,0 +1,46 @@
+"""Conformance of an image, static and live."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hpc3build import conformance
+from hpc3build.engines import choose
+from hpc3build.evidence.layers import read_layers
+from hpc3build.findings import Finding
+from hpc3build.oci import Manifest
+from hpc3build.reference import Reference
+from hpc3build.run import Runner
+from hpc3build.stores import open_store
+from hpc3build.workflows.describe import image_layers, read_config
+
+
+def check(reference: Reference, engines: tuple[str, ...], runner: Runner) -> tuple[Finding, ...]:
+    """Static findings, then those of each engine named. Raises InputError for an unknown engine."""
+    chosen = [choose(name, runner) for name in engines]
+    with open_store(reference, runner) as store:
+        manifest = store.manifest(reference.digest or reference.tag)
+        config = read_config(store, reference, manifest)
+        files = read_layers(image_layers(store, manifest), conformance.wanted)
+    findings = list(conformance.static(conformance.Image(manifest, config, files)))
+    for engine in chosen:
+        with _runnable(reference, manifest, runner) as image:
+            findings += conformance.live(engine, image)
+    return tuple(findings)
+
+
+@contextmanager
+def _runnable(reference: Reference, manifest: Manifest, runner: Runner) -> Iterator[str]:
+    """The image's name in the engines' store; one that lies elsewhere is copied there for the while."""
+    if reference.transport == "containers-storage":
+        yield manifest.config.digest.removeprefix("sha256:")
+        return
+    name = f"localhost/hpc3build-check:{uuid.uuid4().hex[:12]}"
+    source = reference.with_tag(reference.tag) if reference.tag else reference
+    runner(["skopeo", "copy", "--quiet", str(source), f"containers-storage:{name}"])
+    try:
+        yield name
+    finally:
+        runner(["buildah", "rmi", name], check=False)

@@ -1,0 +1,176 @@
+"""What is known of a recipe, a lock or an image, each fact with its evidence."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from hpc3build.containerfile import ENVIRONMENT
+from hpc3build.errors import InputError
+from hpc3build.evidence.elf import read_elf
+from hpc3build.evidence.layers import ImageFiles, Layer, read_layers
+from hpc3build.facts import Fact, Facts, Source, Statement, cpu, gather, subjects
+from hpc3build.facts import vocabulary as voc
+from hpc3build.frontends import for_source, frontends
+from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.recipe import Recipe, Settings, read_settings, read_text
+from hpc3build.reference import Reference, parse
+from hpc3build.run import Runner
+from hpc3build.stack import Stack
+from hpc3build.stores import Store, open_store, read_blob
+
+#: Rule N2 counts the base64 text: 4096 bytes less the key.
+MAX_DOCUMENTATION = 3000
+
+
+@dataclass(frozen=True)
+class Described:
+    """An image with what was read of it."""
+
+    manifest: Manifest
+    config: ImageConfig
+    files: ImageFiles
+    stack: Stack | None
+    facts: Facts
+
+
+def facts_of(source: str, settings: Settings, runner: Runner) -> tuple[str, Facts]:
+    """The subject's name and its facts. ``source`` is a recipe, a spack.lock or an image reference."""
+    if _is_lock(source):
+        return source, facts_of_lock(Path(source), settings)
+    if Path(source).exists() or source.endswith((".eb", ".yaml", ".yml")):
+        frontend = for_source(source)
+        recipe = frontend.load((source,), settings, runner)
+        return source, planned_facts(recipe, frontend.stack(recipe))
+    reference = parse(source)
+    with open_store(reference, runner) as store:
+        return str(reference), describe(store, reference).facts
+
+
+def _is_lock(source: str) -> bool:
+    path = Path(source)
+    return path.name.endswith(".lock") or (path.is_file() and path.suffix == ".json")
+
+
+def facts_of_lock(path: Path, settings: Settings) -> Facts:
+    """The planned facts of a spack.lock. Raises InputError, also where ``--target`` is not the lock's."""
+    from hpc3build.frontends.spack_lock import MAX_BYTES, read_lock
+
+    stack = read_lock(read_text(path, MAX_BYTES, "a spack.lock"), str(path))
+    folder = path.resolve().parent
+    beside = read_settings(folder)
+    merged = replace(beside, title=settings.title or beside.title)
+    facts = subjects.of_stack(stack, folder=folder.name, said=tuple(said(merged, folder)))
+    found = facts.value(voc.CPU_VERSION)
+    if settings.target and found != cpu.known(settings.target):
+        raise InputError(
+            f"{path}: concretized for {found or 'targets in conflict'}, and --target says {settings.target}"
+        )
+    return facts
+
+
+def planned_facts(recipe: Recipe, stack: Stack | None) -> Facts:
+    """What is planned for a recipe; without a concretized stack only what the user said is known."""
+    statements = tuple(said(recipe.settings, recipe.folder))
+    if stack is not None:
+        return subjects.of_stack(stack, folder=recipe.folder.name, said=statements)
+    target = recipe.settings.target
+    planned = cpu.facts_of(target, Source.USER, f"--target {target}") if target else ()
+    title = (
+        ()
+        if recipe.settings.title
+        else (
+            Fact(
+                voc.TITLE,
+                recipe.folder.name,
+                Source.STACK,
+                f"{recipe.origin}: the folder's name, nothing is concretized",
+            ),
+        )
+    )
+    return gather((*statements, *planned, *title))
+
+
+def said(settings: Settings, folder: Path) -> Iterator[Statement]:
+    """What the user's own settings state."""
+    where = "hpc3build.yaml or an option"
+    if settings.title:
+        yield Fact(voc.TITLE, settings.title, Source.USER, where)
+    if settings.mpi_mode:
+        yield Fact(voc.MPI_MODE, settings.mpi_mode, Source.USER, where)
+    if settings.rank is not None:
+        yield Fact(voc.RANK, str(settings.rank), Source.USER, where)
+    if settings.docs:
+        text = _documentation(settings.docs, folder)
+        yield Fact(voc.DOCUMENTATION, base64.b64encode(text).decode(), Source.USER, where)
+
+
+def _documentation(docs: str, folder: Path) -> bytes:
+    """The markdown itself: ``docs`` is it, or names a file beside the recipe. Raises InputError when it is too long."""
+    one_line = docs.strip()
+    is_file = "\n" not in one_line and len(one_line) < 200 and (folder / one_line).is_file()
+    text = read_text(folder / one_line, 1 << 20, "markdown") if is_file else docs
+    data = text.encode()
+    if len(data) > MAX_DOCUMENTATION:
+        raise InputError(
+            f"docs: {len(data)} bytes of markdown; a label holds {MAX_DOCUMENTATION}",
+            hint="keep a summary, and a link to the rest",
+        )
+    return data
+
+
+def wanted(path: str) -> int | None:
+    """Bytes to read of a file in an image: the most that anyone asks for."""
+    asked = [subjects.wanted(path), *(frontend.wanted(path) for frontend in frontends().values())]
+    if path == ENVIRONMENT:
+        asked.append(1 << 20)
+    return max((count for count in asked if count is not None), default=None)
+
+
+def describe(store: Store, reference: Reference, *, labels: bool = True) -> Described:
+    """Read an image's layers as streams and derive its facts. ``labels=False`` leaves its labels out of it."""
+    manifest = store.manifest(reference.digest or reference.tag)
+    config = read_config(store, reference, manifest)
+    files = read_layers(image_layers(store, manifest), wanted)
+    stack = next((found for frontend in frontends().values() if (found := frontend.read_stack(files))), None)
+    facts = subjects.of_image(files, stack, config.labels if labels else {}, binaries(files, stack))
+    return Described(manifest, config, files, stack, facts)
+
+
+def read_config(store: Store, reference: Reference, manifest: Manifest) -> ImageConfig:
+    """The image's configuration. Raises InputError for an index."""
+    if manifest.is_index:
+        images = ", ".join(str(reference.at(child.digest)) for child in manifest.descriptors[:4])
+        raise InputError(
+            f"{reference} is an index of {len(manifest.descriptors)} manifests, expected one image",
+            hint=f"name one by its digest: {images}",
+        )
+    return ImageConfig.parse(read_blob(store, manifest.config.digest), manifest.config.digest)
+
+
+def image_layers(store: Store, manifest: Manifest) -> list[Layer]:
+    """The layers as streams, oldest first."""
+    return [Layer(layer.digest, layer.media_type, partial(store.blob, layer.digest)) for layer in manifest.layers]
+
+
+def binaries(files: ImageFiles, stack: Stack | None) -> tuple[str, ...]:
+    """The programs of the stack's roots: ELF files in the ``bin`` folder of their prefixes."""
+    if stack is None:
+        return ()
+    prefixes = []
+    for root in stack.roots:
+        if stack.manager == "easybuild":
+            prefixes.append(re.escape(root.origin.split("/easybuild/reprod/")[0]))
+        else:
+            prefixes.append(rf"/opt/software/(?:.*/)?{re.escape(root.name)}-{re.escape(root.version or '')}-{root.id}")
+    pattern = re.compile(rf"(?:{'|'.join(prefixes)})/bin/[^/]+" if prefixes else r"(?!)")
+    return tuple(sorted(path for path in files if pattern.fullmatch(path) and read_elf(files[path].data) is not None))
+
+
+def annotations_of(facts: Facts, extra: Mapping[str, str]) -> dict[str, str]:
+    """The pairs to write: the facts', the vocabulary's version, and ``extra``."""
+    return dict(sorted({**facts.annotations(), voc.VOCABULARY.name: voc.VERSION, **extra}.items()))

@@ -1,0 +1,30 @@
+"""What an image says of itself, without its layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.reference import Reference
+from hpc3build.run import Runner
+from hpc3build.stores import open_store, read_blob
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A manifest, and for an image its configuration."""
+
+    reference: Reference
+    manifest: Manifest
+    config: ImageConfig | None
+
+
+def inspect(reference: Reference, runner: Runner) -> Inspected:
+    """Read the manifest, and the configuration of an image."""
+    with open_store(reference, runner) as store:
+        manifest = store.manifest(reference.digest or reference.tag)
+        config = None
+        if not manifest.is_index:
+            digest = manifest.config.digest
+            config = ImageConfig.parse(read_blob(store, digest), digest)
+        return Inspected(reference, manifest, config)

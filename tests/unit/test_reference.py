@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpc3build.errors import BadReference
+from hpc3build.reference import OTHER_TRANSPORTS, Reference, parse
+
+D = "sha256:" + "ab" * 32
+ID = "cd" * 32
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "full"),
+    [
+        ("debian", Reference("docker", "library/debian", "docker.io", "latest"), "docker://docker.io/library/debian:latest"),
+        ("debian:12", Reference("docker", "library/debian", "docker.io", "12"), "docker://docker.io/library/debian:12"),
+        ("docker:24-dind", Reference("docker", "library/docker", "docker.io", "24-dind"), None),
+        ("index.docker.io/debian", Reference("docker", "library/debian", "docker.io", "latest"), None),
+        ("spack/ubuntu", Reference("docker", "spack/ubuntu", "docker.io", "latest"), None),
+        ("docker://quay.io/a/b/c:1.0", Reference("docker", "a/b/c", "quay.io", "1.0"), "docker://quay.io/a/b/c:1.0"),
+        (f"quay.io/a/b@{D}", Reference("docker", "a/b", "quay.io", None, D), f"docker://quay.io/a/b@{D}"),
+        (f"quay.io/a/b:1@{D}", Reference("docker", "a/b", "quay.io", "1", D), f"docker://quay.io/a/b:1@{D}"),
+        ("localhost/x", Reference("docker", "x", "localhost", "latest"), None),
+        ("localhost:5000/x:y", Reference("docker", "x", "localhost:5000", "y"), "docker://localhost:5000/x:y"),
+        ("docker://[::1]:5000/x", Reference("docker", "x", "[::1]:5000", "latest"), "docker://[::1]:5000/x:latest"),
+        ("REG/x", Reference("docker", "x", "REG", "latest"), None),
+        ("oci:dir", Reference("oci", "dir"), "oci:dir"),
+        ("oci:/a b/d\u00fcr:t", Reference("oci", "/a b/d\u00fcr", tag="t"), None),
+        ("oci:dir:quay.io/x/y:1", Reference("oci", "dir", tag="quay.io/x/y:1"), "oci:dir:quay.io/x/y:1"),
+        (f"oci:dir@{D}", Reference("oci", "dir", digest=D), f"oci:dir@{D}"),
+        (f"oci:dir:t@{D}", Reference("oci", "dir", tag="t", digest=D), None),
+        ("oci:me@home", Reference("oci", "me@home"), None),
+        ("oci-archive:a.tar:1", Reference("oci-archive", "a.tar", tag="1"), "oci-archive:a.tar:1"),
+        ("containers-storage:a", Reference("containers-storage", "a", tag="latest"), "containers-storage:a:latest"),
+        ("containers-storage:localhost/app:1", Reference("containers-storage", "app", "localhost", "1"), None),
+        (f"containers-storage:{ID}", Reference("containers-storage", "", image_id=ID), f"containers-storage:@{ID}"),
+        (
+            "containers-storage:[vfs@/r+/run]localhost/app",
+            Reference("containers-storage", "app", "localhost", "latest", storage="vfs@/r+/run"),
+            "containers-storage:[vfs@/r+/run]localhost/app:latest",
+        ),
+        ("docker-daemon:x:1", Reference("docker-daemon", "library/x", "docker.io", "1"), None),
+        (f"docker-daemon:sha256:{ID}", Reference("docker-daemon", "", image_id=ID), f"docker-daemon:sha256:{ID}"),
+    ],
+)  # fmt: skip
+def test_forms(text: str, expected: Reference, full: str | None) -> None:
+    reference = parse(text)
+    assert reference == expected
+    assert parse(str(reference)) == reference
+    if full is not None:
+        assert str(reference) == full
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "empty"),
+        ("a" * 10_000, "long"),
+        ("quay.io/" + "a" * 300, "longer than 255"),
+        ("a." * 120 + "/" + "b" * 100, "longer than 255"),
+        ("debian\n", "control"),
+        ("oci:dir\0", "control"),
+        ("oci:d\udcffir", "control"),
+        ("debian ", "blank"),
+        ("--help", "option"),
+        ("oci:-rf", "option"),
+        ("Debian", "lower-case"),
+        ("quay.io/A/b", "lower-case"),
+        ("./dir", "path"),
+        ("../dir", "path"),
+        ("/abs/dir", "path"),
+        ("a//b", "empty"),
+        ("quay.io/", "empty"),
+        ("quay.io/../x", "'..' is not a name"),
+        ("debian:", "tag"),
+        ("debian:-1", "tag"),
+        ("debian:" + "t" * 129, "tag"),
+        ("debian@sha256:abc", "digest"),
+        ("debian@latest", "digest"),
+        ("oci:dir@sha256:abc", "digest"),
+        ("oci:", "path"),
+        ("oci::tag", "path"),
+        ("oci:dir:", "tag"),
+        ("oci:dir:../../x\u00e9", "tag"),
+        ("dir:x", "dir:"),
+        ("docker-archive:x.tar", "docker-archive:"),
+        ("https://quay.io/x", "https:"),
+        ("docker://", "empty"),
+        ("docker:///x", "empty"),
+        ("quay.io:port/x", "HOST"),
+        ("-quay.io/x", "option"),
+        ("containers-storage:[vfs@/r", "no end"),
+        ("containers-storage:", "empty"),
+        ("a__b___c", "name"),
+        ("a..b", "name"),
+    ],
+)
+def test_refused(text: str, says: str) -> None:
+    with pytest.raises(BadReference) as caught:
+        parse(text)
+    assert says in caught.value.message
+    assert "docker://HOST[:PORT]/NAME" in caught.value.hint and "oci:DIR" in caught.value.hint
+    assert len(caught.value.message) < 600 and caught.value.message.isprintable()
+
+
+def test_neighbours() -> None:
+    reference = parse("quay.io/a/b:1")
+    assert str(reference.at(D)) == f"docker://quay.io/a/b@{D}"
+    assert str(reference.at(D).with_tag("2")) == "docker://quay.io/a/b:2"
+    with pytest.raises(BadReference):
+        reference.at("../../etc")
+    with pytest.raises(BadReference):
+        reference.with_tag("a/b")
+
+
+# A dot in the first part would make it a registry, and `oci:1` is a path.
+PART = r"[a-z0-9]{1,8}([._-][a-z0-9]{1,4}){0,2}"
+NAME = st.from_regex(rf"[a-z0-9]{{1,8}}([_-][a-z0-9]{{1,4}}){{0,2}}(/{PART}){{0,2}}", fullmatch=True)
+NAME = NAME.filter(lambda name: name not in {"oci", *OTHER_TRANSPORTS})
+TAGS = st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+HOST = st.sampled_from(["", "docker.io/", "quay.io/", "localhost/", "localhost:5000/", "[::1]:5000/"])
+PREFIX = st.sampled_from(["", "docker://", "containers-storage:", "docker-daemon:", "oci:", "oci-archive:"])
+
+
+@given(PREFIX, HOST, NAME, TAGS, st.booleans())
+def test_round_trip(prefix: str, host: str, name: str, tag: str | None, digest: bool) -> None:
+    if prefix == "containers-storage:" and host.startswith("["):
+        host = ""  # skopeo reads a [driver@root] there
+    text = f"{prefix}{'' if prefix.startswith('oci') else host}{name}"
+    text += (f":{tag}" if tag else "") + (f"@{D}" if digest else "")
+    reference = parse(text)
+    assert parse(str(reference)) == reference
+    assert reference.digest == (D if digest else None)
+    implied = "latest" if not digest and not reference.is_path else None
+    assert reference.image_id or reference.tag == (tag or implied)
+
+
+@given(st.text(max_size=80) | st.from_regex(r"[a-zA-Z0-9:/@.\[\]_ -]{0,60}", fullmatch=True), PREFIX)
+def test_any_text_is_a_reference_or_refused(text: str, prefix: str) -> None:
+    try:
+        reference = parse(prefix + text)
+    except BadReference:
+        return
+    assert parse(str(reference)) == reference
+    assert reference.name.isprintable() or "\xa0" in reference.name or reference.is_path
+    assert not reference.name.startswith("-")
