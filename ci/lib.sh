@@ -203,21 +203,19 @@ engine_env() {
     # Isolation by chroot needs no network plugin, cgroup or namespace, and builds the same image.
     export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
 
-    # A storage in use stays with its driver. (skopeo 1.9 does not read the variable and takes the driver in
-    # use: run podman first on a new storage, as ci/base-image does.)
+    # A storage in use stays with its driver. A file, since skopeo 1.9 does not read STORAGE_DRIVER; none at
+    # all where an overlay works, which is what engines choose by themselves.
     if ((EUID == 0)) && [[ -z ${STORAGE_DRIVER:-}${CONTAINERS_STORAGE_CONF:-} && ! -e /etc/containers/storage.conf &&
-        ! -d $graph/btrfs-images && ! -d $graph/zfs-images ]]; then
-        if [[ -d $graph/overlay-images ]]; then
-            STORAGE_DRIVER=overlay
-        elif [[ -d $graph/vfs-images ]]; then
-            STORAGE_DRIVER=vfs
-        elif overlay_works "${graph%/*}"; then
-            STORAGE_DRIVER=overlay
-        else
+        ! -d $graph/overlay-images && ! -d $graph/btrfs-images && ! -d $graph/zfs-images ]]; then
+        if [[ -d $graph/vfs-images ]] || ! overlay_works "${graph%/*}"; then
             say "    note: no overlay file system here: images are stored with the vfs driver (slower, larger)"
-            STORAGE_DRIVER=vfs
+            conf=${CONTAINERS_CONF%/*}/storage.conf
+            # Beside the user's own file there is no place of ours.
+            [[ $CONTAINERS_CONF == "$ROOT"/out/* ]] || conf=$(mktemp)
+            printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "%s"\n' "$graph" >"$conf.$$"
+            mv -f -- "$conf.$$" "$conf"
+            export CONTAINERS_STORAGE_CONF=$conf
         fi
-        export STORAGE_DRIVER
     fi
 
     # Debian's packages bring a policy; engines refuse to work without any, and no variable names one.

@@ -183,15 +183,8 @@ def _build(options: argparse.Namespace) -> int:
         no_cache=options.no_cache,
     )
     if options.json:
-        sys.stdout.write(
-            report.dumps(
-                {
-                    **report.facts_json(str(built.reference), built.facts),
-                    "digest": built.digest,
-                    "annotations": dict(built.annotations),
-                }
-            )
-        )
+        document = report.facts_json(str(built.reference), built.facts)
+        sys.stdout.write(report.dumps({**document, "digest": built.digest}))
     else:
         sys.stdout.write(report.facts_text(built.facts))
         print(f"\n{built.reference} {built.digest}")

@@ -32,9 +32,10 @@ ENVIRONMENT = "/opt/hpc3build/environment.json"
 
 @dataclass(frozen=True)
 class BuildContext:
-    """``containerfile`` and the context's other ``files`` by their relative path."""
+    """``containerfile`` and the context's other ``files`` by their relative path; ``final_image`` is its base."""
 
     containerfile: str
+    final_image: str
     files: Mapping[str, bytes]
 
     def write(self, folder: Path) -> None:
@@ -71,7 +72,7 @@ def build_context(recipe: Recipe, context: Context) -> BuildContext:
         f"hpc3build/{name}": data for name, data in context.files.items()
     }
     files["hpc3build/env.json"] = (json.dumps(dict(settings.env), indent=1, sort_keys=True) + "\n").encode()
-    return BuildContext(_tidy(text), MappingProxyType(dict(sorted(files.items()))))
+    return BuildContext(_tidy(text), variables["final_image"], MappingProxyType(dict(sorted(files.items()))))
 
 
 def base_image(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -25,14 +26,14 @@ def plain(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | None = None) -> str:
-    """Columns side by side; the last one is wrapped to the terminal."""
+    """Columns side by side; on a terminal the last one is wrapped, elsewhere a row is one line."""
     rows = [[plain(cell) for cell in row] for row in rows]
-    width = width or max(shutil.get_terminal_size((120, 24)).columns, 60)
+    width = width or (max(shutil.get_terminal_size().columns, 60) if sys.stdout.isatty() else 1 << 20)
     widths = [max(len(row[column]) for row in [list(head), *rows]) for column in range(len(head) - 1)]
     last = max(24, width - sum(widths) - 2 * len(widths))
     lines = []
     for row in [list(head), ["-" * len(name) for name in head], *rows]:
-        pieces = textwrap.wrap(row[-1], last, break_long_words=False, break_on_hyphens=False) or [""]
+        pieces = textwrap.wrap(row[-1], last, break_on_hyphens=False) or [""]
         left = "".join(cell.ljust(size + 2) for cell, size in zip(row[:-1], widths, strict=True))
         lines.append((left + pieces[0]).rstrip())
         lines += [" " * len(left) + piece for piece in pieces[1:]]

@@ -80,8 +80,8 @@ def run(
         if cwd is not None and not cwd.is_dir():
             raise ToolError(f"cannot run {argv[0]}: the folder {cwd} does not exist") from error
         raise missing(argv[0]) from error
-    except PermissionError as error:
-        raise ToolError(f"cannot run {argv[0]}: permission denied") from error
+    except OSError as error:
+        raise ToolError(f"cannot run {argv[0]}: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise ToolError(f"{argv[0]} did not finish within {timeout:g} s", hint=shlex.join(argv)) from error
     return _checked(Completed(argv, done.returncode, done.stdout, done.stderr), check)

@@ -44,6 +44,7 @@ class Package:
     know. ``virtuals`` are the interfaces that the package provides. ``origin`` is where it was read, for evidence
     texts: ``spack.lock: openmpi@4.1.5/abc1234``; ``target_origin`` says what decided the target where that is not the
     node itself. ``capabilities`` are an easyconfig's own CUDA compute capabilities.
+    ``prefix`` is where an image has it, as an absolute path.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Package:
     toolchain: Toolchain | None = None
     capabilities: tuple[str, ...] = ()
     is_toolchain: bool = False
+    prefix: str | None = None
     external: bool = False
     root: bool = False
 

@@ -17,6 +17,8 @@ DROPPED = re.compile(
     r"^(_.*|PWD|OLDPWD|SHLVL|HOME|BASH_ENV|BASH_FUNC_.*|ENV|FPATH|LOADEDMODULES|_LMFILES_|LMOD_.*|__LMOD_.*|_ModuleTable.*"
     r"|MODULEPATH.*|MODULESHOME|MODULES_.*|EBDEVEL.*|SPACK_.*|CPATH|C_INCLUDE_PATH|LIBRARY_PATH|ACLOCAL_PATH)$"
 )
+# Entries that the loader and the shell know anyway (in LD_LIBRARY_PATH they would change its order), and Lmod's own.
+SYSTEM_ENTRIES = re.compile(r"^(/usr(/local)?)?/(lib|lib64|bin|sbin)/?$|^/usr/share/lmod(/|$)")
 # Variables that are lists even where only one entry is set.
 LISTS = re.compile(r"(^|_)(PATH|DIRS)$|PATH$")
 
@@ -65,7 +67,10 @@ def difference(before, after):
             continue
         if name in before or LISTS.search(name):
             old = set(before.get(name, "").split(":"))
-            entries = [entry for entry in dict.fromkeys(value.split(":")) if entry and entry not in old]
+            entries = [
+                entry for entry in dict.fromkeys(value.split(":"))
+                if entry and entry not in old and not SYSTEM_ENTRIES.match(entry)
+            ]
             if entries:
                 prepend[name] = entries
         else:

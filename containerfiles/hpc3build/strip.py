@@ -59,7 +59,7 @@ class Result(NamedTuple):
     message: str = ""
 
 
-class LeftAlone(Exception):  # noqa: N818 - a decision, not an error
+class LeftAlone(Exception):
     """The reason, in words that fit behind a number."""
 
 
@@ -115,7 +115,7 @@ def look(path: str, found: Dict[Tuple[int, int], Found]) -> None:
 
 
 class ElfFile:
-    """The tables of an ELF file in memory. Raises struct.error or IndexError for what is broken."""
+    """The tables of an ELF file in memory. Raises struct.error, IndexError or OverflowError for what is broken."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
@@ -254,7 +254,8 @@ def same_program(old: ElfFile, new: ElfFile) -> bool:
     if [place for place, _, _ in first] != [place for place, _, _ in second]:
         return False
     step = 1 << 20
-    for (_, one, end), (_, other, _) in zip(first, second):
+    for number, (_, one, end) in enumerate(first):
+        other = second[number][1]
         for at in range(0, end - one, step):
             stop = min(at + step, end - one)
             if old.data[one + at : one + stop] != new.data[other + at : other + stop]:
@@ -278,7 +279,7 @@ def strip_file(file: Found, strip: str, mine: Optional[Identity]) -> Result:
         return Result(name, STRIPPED, size, after)
     except LeftAlone as reason:
         return Result(name, str(reason), size, size)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         return Result(name, "broken", size, size)
     except Exception as error:  # whatever it is, one odd file fails no build
         return Result(name, FAILED, size, size, str(error))
@@ -325,7 +326,7 @@ def put(new: str, file: Found) -> None:
         overwrite(new, name)
         return
     for other in file.names[1:]:
-        link = tempfile.mktemp(prefix=".hpc3-strip-", dir=os.path.dirname(other))  # noqa: S306 - link refuses to overwrite
+        link = tempfile.mktemp(prefix=".hpc3-strip-", dir=os.path.dirname(other))  # link refuses to overwrite
         os.link(new, link)
         os.replace(link, other)
     os.replace(new, name)

@@ -14,6 +14,8 @@ class Engine(Protocol):
     """One engine. ``image`` is always an image ID or name of the engine's own store."""
 
     name: str
+    #: What ``run`` cannot express, in words; such cells of a check are not applicable.
+    lacks: frozenset[str]
 
     def version(self) -> str:
         """The engine's version. Raises ToolMissing."""

@@ -48,6 +48,7 @@ class Buildah:
     """The engine protocol over the ``buildah`` command."""
 
     name = "buildah"
+    lacks = frozenset({"an entry point", "a read-only root"})
 
     def __init__(self, runner: Runner) -> None:
         self._run = runner
@@ -76,8 +77,7 @@ class Buildah:
     ) -> Completed:
         """See Engine. Raises ToolError for what buildah cannot express: an entry point, a read-only root."""
         if entrypoint or read_only:
-            wish = "an entry point" if entrypoint else "a read-only root"
-            raise ToolError(f"buildah run has no {wish}: cannot run {shlex.join(argv)}", hint="podman can")
+            raise ToolError(f"buildah run lacks {' and '.join(sorted(self.lacks))}: cannot run {shlex.join(argv)}")
         container = self._run(["buildah", "from", "--pull-never", image]).stdout.strip()
         try:
             options = ["--user", user] if user else []

@@ -13,6 +13,7 @@ class Podman:
     """The engine protocol over the ``podman`` command."""
 
     name = "podman"
+    lacks: frozenset[str] = frozenset()
 
     def __init__(self, runner: Runner) -> None:
         self._run = runner

@@ -76,7 +76,7 @@ class _Segment:
     size: int
 
 
-class _MissingError(Exception):
+class _Missing(Exception):
     """Beyond the head, or a lie."""
 
 
@@ -96,7 +96,7 @@ class _Reader:
         """Like struct.unpack_from; ``A`` in ``layout`` is an address or offset of the file's width."""
         layout = self.order + layout.replace("A", "Q" if self.bits == 64 else "I")
         if offset < 0 or offset + struct.calcsize(layout) > len(self.data):
-            raise _MissingError
+            raise _Missing
         return struct.unpack_from(layout, self.data, offset)
 
     def text(self, offset: int, end: int) -> str:
@@ -104,7 +104,7 @@ class _Reader:
         stop = self.data.find(b"\0", offset, min(end, offset + MAX_TEXT)) if offset >= 0 else -1
         self._texts -= stop - offset
         if stop < 0 or self._texts < 0:
-            raise _MissingError
+            raise _Missing
         return self.data[offset:stop].decode("utf-8", "backslashreplace")
 
     def offset(self, address: int) -> int:
@@ -112,7 +112,7 @@ class _Reader:
         for segment in self.segments:
             if segment.type == _PT_LOAD and 0 <= address - segment.address < segment.size:
                 return segment.offset + address - segment.address
-        raise _MissingError
+        raise _Missing
 
     def of_type(self, wanted: int) -> Iterator[_Segment]:
         return (segment for segment in self.segments if segment.type == wanted)
@@ -128,7 +128,7 @@ def read_elf(data: bytes) -> Elf | None:
     kind, machine = reader.unpack("HH", 16)
     try:
         reader.segments = tuple(_segments(reader))
-    except _MissingError:
+    except _Missing:
         reader.complete = False
     interpreter = _interpreter(reader)
     abi_tag = _abi_tag(reader)
@@ -165,7 +165,7 @@ def _segments(reader: _Reader) -> Iterator[_Segment]:
         return
     # 0xffff says that the count stands in the section table: no file with so many is a program that someone runs.
     if count == 0xFFFF or size < (56 if wide else 32):
-        raise _MissingError
+        raise _Missing
     for number in range(count):
         at = start + number * size
         if wide:
@@ -179,7 +179,7 @@ def _interpreter(reader: _Reader) -> str | None:
     for segment in reader.of_type(_PT_INTERP):
         try:
             return reader.text(segment.offset, segment.offset + segment.size)
-        except _MissingError:
+        except _Missing:
             reader.complete = False
     return None
 
@@ -195,7 +195,7 @@ def _abi_tag(reader: _Reader) -> str | None:
                     if system == 0:  # Linux
                         return ".".join(str(part) for part in version)
                 at += 12 + (name_size + 3 & ~3) + (size + 3 & ~3)
-        except _MissingError:
+        except _Missing:
             reader.complete = False
     return None
 
@@ -213,7 +213,7 @@ class _Dynamic:
                 self._strings = reader.offset(self._value(_DT_STRTAB))
                 self._strings_end = self._strings + self._value(_DT_STRSZ)
                 break
-        except _MissingError:
+        except _Missing:
             reader.complete = False
 
     def _read(self, segment: _Segment) -> None:
@@ -223,23 +223,23 @@ class _Dynamic:
             if tag == 0:
                 return
             self._values.setdefault(tag, []).append(value)
-        raise _MissingError  # the end is not marked
+        raise _Missing  # the end is not marked
 
     def _value(self, tag: int) -> int:
         if tag not in self._values:
-            raise _MissingError
+            raise _Missing
         return self._values[tag][0]
 
     def _text(self, index: int) -> str:
         if not 0 <= index < self._strings_end - self._strings:
-            raise _MissingError
+            raise _Missing
         return self._reader.text(self._strings + index, self._strings_end)
 
     def texts(self, tag: int) -> Iterator[str]:
         for index in self._values.get(tag, ()):
             try:
                 yield self._text(index)
-            except _MissingError:
+            except _Missing:
                 self._reader.complete = False
 
     def first(self, tag: int) -> str | None:
@@ -262,7 +262,7 @@ class _Dynamic:
                 return
             at += record[next_at]
         if count > MAX_ENTRIES:
-            raise _MissingError
+            raise _Missing
 
     def needs(self) -> Mapping[str, tuple[str, ...]]:
         """DT_VERNEED: by library, the versions in the file's order."""
@@ -276,12 +276,12 @@ class _Dynamic:
                     left -= 1
                     _, _, _, name, following = self._reader.unpack("IHHII", at)
                     if left < 0:
-                        raise _MissingError
+                        raise _Missing
                     versions[self._text(name)] = None
                     if following == 0:
                         break
                     at += following
-        except _MissingError:
+        except _Missing:
             self._reader.complete = False
         return (
             MappingProxyType({library: tuple(versions) for library, versions in found.items()}) if found else _NO_NEEDS
@@ -296,6 +296,6 @@ class _Dynamic:
                 if count and not flags & _VER_FLG_BASE:
                     name, _ = self._reader.unpack("II", at + first)
                     found[self._text(name)] = None
-        except _MissingError:
+        except _Missing:
             self._reader.complete = False
         return tuple(found)

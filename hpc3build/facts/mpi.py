@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hpc3build.evidence.elf import read_elf
+from hpc3build.evidence.elf import Elf, read_elf
 from hpc3build.evidence.layers import ImageFile, ImageFiles
 from hpc3build.facts import Fact, Note, Source, Statement
 from hpc3build.facts import vocabulary as voc
@@ -185,7 +185,7 @@ def is_libmpi(path: str) -> bool:
 
 def needed(binary: ImageFile) -> str | None:
     """The SONAME of the MPI library that ``binary`` needs, None when it needs none or is no ELF."""
-    elf = read_elf(binary.data)
+    elf = binary.extract if isinstance(binary.extract, Elf) else read_elf(binary.data)
     return next((name for name in (elf.needed if elf else ()) if name in SONAMES), None)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from hpc3build.evidence.layers import ImageFiles
+from hpc3build.evidence.elf import read_elf
+from hpc3build.evidence.layers import ImageFile, ImageFiles
 from hpc3build.facts import Fact, Facts, Source, Statement, cpu, fabric, gather, gpu, libc, mpi, provenance, system
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import agree
 from hpc3build.stack import Stack
 
 _OF_STACK = (cpu.from_stack, gpu.from_stack, mpi.from_stack, fabric.from_stack, libc.from_stack)
-MAX_BINARY = 64 << 20
+#: .dynamic lies near a file's end: of 1,084 real libraries 11 are larger, and say less.
+MAX_BINARY = 16 << 20
 
 
 def of_stack(stack: Stack, *, folder: str = "", said: tuple[Statement, ...] = ()) -> Facts:
@@ -28,9 +31,19 @@ def wanted(path: str) -> int | None:
     asked = [libc.wanted(path), system.wanted(path)]
     if mpi.is_libmpi(path):
         asked.append(0)
-    elif "/bin/" in path and path.startswith(("/opt/", "/app/")):
+    elif is_program(path):
         asked.append(MAX_BINARY)
     return max((count for count in asked if count is not None), default=None)
+
+
+def is_program(path: str) -> bool:
+    """Whether ``path`` may be a program of an application."""
+    return "/bin/" in path and path.startswith(("/opt/", "/app/"))
+
+
+def extract(file: ImageFile) -> ImageFile:
+    """A program's ELF facts in place of its bytes, so that thousands of heads never lie in memory together."""
+    return replace(file, extract=read_elf(file.data), data=b"") if is_program(file.path) else file
 
 
 def of_image(files: ImageFiles, stack: Stack | None, labels: Mapping[str, str], binaries: tuple[str, ...]) -> Facts:

@@ -94,7 +94,7 @@ def _package(
     name, version = "system", ""
     if isinstance(toolchain, dict):
         name, version = str(toolchain.get("name", "system")), str(toolchain.get("version", ""))
-    target, unmapped = None, ""
+    target, flag, unmapped = None, "", ""
     if flags and name.lower() != "system":
         target, flag = cpu_flags.target_of(flags[1])
         unmapped = "" if target else flag
@@ -115,9 +115,10 @@ def _package(
         id=module,
         name=module.split("/")[0],
         version=known,
-        origin=path,
+        origin=f"image: {path.rsplit('/', 1)[-1]}",
+        prefix=path.split("/easybuild/reprod/")[0],
         target=target,
-        target_origin=f"{flags[0]}: {flags[1]}" if flags and target else "",
+        target_origin=f"{flags[0].rsplit('/', 1)[-1]}: {flag}" if flags and target else "",
         unmapped_flags=unmapped,
         variants=MappingProxyType(variants),
         dependencies=tuple(edges),

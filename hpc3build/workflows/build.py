@@ -17,7 +17,7 @@ from hpc3build import rewrite, site
 from hpc3build.containerfile import ENTRYPOINTS, ENVIRONMENT
 from hpc3build.engines import Engine
 from hpc3build.errors import ImageError, InputError, StoreError, ToolError
-from hpc3build.facts import Facts
+from hpc3build.facts import Fact, Facts, Source, gather
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import reconcile
 from hpc3build.oci import ImageConfig
@@ -25,7 +25,7 @@ from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner, failure
 from hpc3build.stores import Store, open_store
 from hpc3build.stores.layout import Layout
-from hpc3build.workflows.describe import Described, annotations_of, describe, planned_facts
+from hpc3build.workflows.describe import Described, describe, planned_facts
 from hpc3build.workflows.render import Planned
 
 #: Labels of these prefixes that the base image brought are about the base, and would lie about the image.
@@ -41,7 +41,6 @@ class Built:
     reference: Reference
     digest: str
     facts: Facts
-    annotations: Mapping[str, str]
 
 
 def build(
@@ -70,7 +69,8 @@ def build(
         with _readable(engine, image, target, runner) as (store, built):
             found = describe(store, built, labels=False)
             facts = reconcile(plan, found.facts)
-            pairs = annotations_of(facts, _extra(planned, found))
+            facts = gather((*facts.values(), *_extra(planned, found), *facts.conflicts, *facts.notes))
+            pairs = facts.annotations()
             done = rewrite.plan(
                 store,
                 built,
@@ -83,7 +83,7 @@ def build(
     finally:
         if target.transport == "oci":
             engine.remove(image)
-    return Built(target, digest, facts, pairs)
+    return Built(target, digest, facts)
 
 
 def _run_engine(planned: Planned, engine: Engine, secrets: Mapping[str, Path], no_cache: bool) -> str:
@@ -145,24 +145,31 @@ def _publish(store: Store, done: rewrite.Rewrite, target: Reference, runner: Run
     return manifest.digest
 
 
-def _extra(planned: Planned, found: Described) -> dict[str, str]:
-    """Annotations that are no facts of a subject: the base, the lock, the time."""
-    extra = {}
-    lock = planned.context.files.get("hpc3build/spack/spack.lock")
-    record = found.files.get("/opt/spack-environment/spack.lock")
-    if lock is None and record is not None:
-        lock = record.data
-    if lock is None and (bundle := _easyconfigs(planned)):
-        lock = bundle
-    if lock is not None:
-        extra[voc.LOCK.name] = f"sha256:{hashlib.sha256(lock).hexdigest()}"
-    base = next(line.split()[1] for line in planned.context.containerfile.splitlines() if line.endswith(" AS final"))
-    extra[voc.BASE_NAME.name] = base
+def _extra(planned: Planned, found: Described) -> Iterator[Fact]:
+    """Facts of the build itself, of no subject: the vocabulary, the lock, the base, the time."""
+    yield Fact(voc.VOCABULARY, voc.VERSION, Source.STACK, "the version of the vocabulary that hpc3build writes")
+    for what, lock in _locks(planned, found):
+        yield Fact(voc.LOCK, f"sha256:{hashlib.sha256(lock).hexdigest()}", Source.STACK, what)
+    yield Fact(voc.BASE_NAME, planned.context.final_image, Source.STACK, "FROM of the final stage")
+    if digest := found.manifest.annotations.get(voc.BASE_DIGEST.name):
+        yield Fact(voc.BASE_DIGEST, digest, Source.FILES, "the engine's record of the final stage's FROM")
     if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
-        extra[voc.CREATED.name] = datetime.fromtimestamp(int(epoch), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        when = datetime.fromtimestamp(int(epoch), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        yield Fact(voc.CREATED, when, Source.USER, "SOURCE_DATE_EPOCH")
     elif found.config.created:
-        extra[voc.CREATED.name] = found.config.created
-    return extra
+        yield Fact(voc.CREATED, found.config.created, Source.FILES, "the image's configuration")
+
+
+def _locks(planned: Planned, found: Described) -> Iterator[tuple[str, bytes]]:
+    """What pins the stack: the lock that was installed, else the one that the builder wrote, else the easyconfigs."""
+    given = planned.context.files.get("hpc3build/spack/spack.lock")
+    record = found.files.get("/opt/spack-environment/spack.lock")
+    if given is not None:
+        yield "spack.lock beside the recipe", given
+    elif record is not None:
+        yield "spack.lock that the builder concretized", record.data
+    elif bundle := _easyconfigs(planned):
+        yield "the list of modules, the options and the recipe's own easyconfigs", bundle
 
 
 def _easyconfigs(planned: Planned) -> bytes:

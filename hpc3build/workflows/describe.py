@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from hpc3build.containerfile import ENVIRONMENT
 from hpc3build.errors import InputError
-from hpc3build.evidence.elf import read_elf
+from hpc3build.evidence.elf import Elf
 from hpc3build.evidence.layers import ImageFiles, Layer, read_layers
 from hpc3build.facts import Fact, Facts, Source, Statement, cpu, gather, subjects
 from hpc3build.facts import vocabulary as voc
@@ -135,7 +135,7 @@ def describe(store: Store, reference: Reference, *, labels: bool = True) -> Desc
     """Read an image's layers as streams and derive its facts. ``labels=False`` leaves its labels out of it."""
     manifest = store.manifest(reference.digest or reference.tag)
     config = read_config(store, reference, manifest)
-    files = read_layers(image_layers(store, manifest), wanted)
+    files = read_layers(image_layers(store, manifest), wanted, extract=subjects.extract)
     stack = next((found for frontend in frontends().values() if (found := frontend.read_stack(files))), None)
     facts = subjects.of_image(files, stack, config.labels if labels else {}, binaries(files, stack))
     return Described(manifest, config, files, stack, facts)
@@ -163,14 +163,9 @@ def binaries(files: ImageFiles, stack: Stack | None) -> tuple[str, ...]:
         return ()
     prefixes = []
     for root in stack.roots:
-        if stack.manager == "easybuild":
-            prefixes.append(re.escape(root.origin.split("/easybuild/reprod/")[0]))
+        if root.prefix:
+            prefixes.append(re.escape(root.prefix))
         else:
             prefixes.append(rf"/opt/software/(?:.*/)?{re.escape(root.name)}-{re.escape(root.version or '')}-{root.id}")
     pattern = re.compile(rf"(?:{'|'.join(prefixes)})/bin/[^/]+" if prefixes else r"(?!)")
-    return tuple(sorted(path for path in files if pattern.fullmatch(path) and read_elf(files[path].data) is not None))
-
-
-def annotations_of(facts: Facts, extra: Mapping[str, str]) -> dict[str, str]:
-    """The pairs to write: the facts', the vocabulary's version, and ``extra``."""
-    return dict(sorted({**facts.annotations(), voc.VOCABULARY.name: voc.VERSION, **extra}.items()))
+    return tuple(sorted(path for path in files if pattern.fullmatch(path) and isinstance(files[path].extract, Elf)))

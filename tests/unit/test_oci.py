@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc3build import oci
@@ -206,6 +206,7 @@ JUNK = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from([IMAGE, INDEX, docker()]), st.data())
 def test_any_fault_is_an_image_error(document: dict[str, Any], data: st.DataObject) -> None:
     key = data.draw(st.sampled_from(sorted(document)))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc3build.errors import BadReference
@@ -124,6 +124,7 @@ HOST = st.sampled_from(["", "docker.io/", "quay.io/", "localhost/", "localhost:5
 PREFIX = st.sampled_from(["", "docker://", "containers-storage:", "docker-daemon:", "oci:", "oci-archive:"])
 
 
+@settings(deadline=None)
 @given(PREFIX, HOST, NAME, TAGS, st.booleans())
 def test_round_trip(prefix: str, host: str, name: str, tag: str | None, digest: bool) -> None:
     if prefix == "containers-storage:" and host.startswith("["):
@@ -137,6 +138,7 @@ def test_round_trip(prefix: str, host: str, name: str, tag: str | None, digest: 
     assert reference.image_id or reference.tag == (tag or implied)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80) | st.from_regex(r"[a-zA-Z0-9:/@.\[\]_ -]{0,60}", fullmatch=True), PREFIX)
 def test_any_text_is_a_reference_or_refused(text: str, prefix: str) -> None:
     try:
