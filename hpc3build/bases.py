@@ -32,7 +32,7 @@ APT = Manager(
 )
 DNF = Manager(
     "dnf",
-    "true",
+    "",
     "dnf upgrade -y",
     "dnf install -y --setopt=install_weak_deps=False {packages}",
     "dnf clean all && rm -rf /var/cache/dnf /var/log/dnf*",
@@ -40,7 +40,7 @@ DNF = Manager(
 )
 YUM = Manager(
     "yum",
-    "true",
+    "",
     "yum update -y",
     "yum install -y {packages}",
     "yum clean all && rm -rf /var/cache/yum /var/log/yum.log",
