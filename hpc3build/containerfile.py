@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -67,11 +68,11 @@ def build_context(recipe: Recipe, context: Context) -> BuildContext:
         "secrets": "".join(f" --mount=type=secret,id={name}" for name in settings.secrets),
         "caches": "".join(f" --mount=type=cache,target={path},mode=1777" for path in settings.caches),
     }
-    text = _jinja().get_template(context.template).render(variables)
-    files = {f"hpc3build/{name}": data for name, data in _shared(frontend)} | {
-        f"hpc3build/{name}": data for name, data in context.files.items()
-    }
+    files = {f"hpc3build/{name}": data for name, data in (*_shared(frontend), *context.files.items())}
     files["hpc3build/env.json"] = (json.dumps(dict(settings.env), indent=1, sort_keys=True) + "\n").encode()
+    mounted = files["hpc3build/site.sh"] + files["hpc3build/finish.sh"]
+    variables["digest"] = hashlib.sha256(mounted).hexdigest()[:12]
+    text = _jinja().get_template(context.template).render(variables)
     return BuildContext(_tidy(text), variables["final_image"], MappingProxyType(dict(sorted(files.items()))))
 
 

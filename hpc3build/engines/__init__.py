@@ -29,8 +29,8 @@ class Engine(Protocol):
         """Write the image into an OCI layout, its layers compressed."""
         ...
 
-    def remove(self, image: str) -> None:
-        """Forget the image; one that is in use stays, and that is no error."""
+    def digest(self, image: str) -> str | None:
+        """The digest of the manifest of an image in the engine's store, None when it does not tell."""
         ...
 
     def run(

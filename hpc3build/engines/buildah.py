@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hpc3build.errors import ToolError
+from hpc3build.reference import is_digest
 from hpc3build.run import Completed, Runner
 
 
@@ -44,6 +45,12 @@ def build_with(
         return id_file.read_text().strip().removeprefix("sha256:")
 
 
+def told_digest(done: Completed) -> str | None:
+    """The digest that an inspecting command printed, None when it failed or knows none."""
+    text = done.stdout.strip()
+    return text if done.returncode == 0 and is_digest(text) else None
+
+
 class Buildah:
     """The engine protocol over the ``buildah`` command."""
 
@@ -62,8 +69,8 @@ class Buildah:
     def export(self, image: str, layout: Path, tag: str) -> None:
         self._run(["buildah", "push", "--quiet", image, f"oci:{layout}:{tag}"])
 
-    def remove(self, image: str) -> None:
-        self._run(["buildah", "rmi", image], check=False)
+    def digest(self, image: str) -> str | None:
+        return told_digest(self._run(["buildah", "inspect", "--type", "image", "--format", "{{.FromImageDigest}}", image], check=False))
 
     def run(
         self,

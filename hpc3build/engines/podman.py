@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hpc3build.engines.buildah import build_with
+from hpc3build.engines.buildah import build_with, told_digest
 from hpc3build.run import Completed, Runner
 
 
@@ -27,8 +27,8 @@ class Podman:
     def export(self, image: str, layout: Path, tag: str) -> None:
         self._run(["podman", "push", "--quiet", image, f"oci:{layout}:{tag}"])
 
-    def remove(self, image: str) -> None:
-        self._run(["podman", "rmi", image], check=False)
+    def digest(self, image: str) -> str | None:
+        return told_digest(self._run(["podman", "image", "inspect", "--format", "{{.Digest}}", image], check=False))
 
     def run(
         self,

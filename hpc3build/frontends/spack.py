@@ -6,7 +6,7 @@ import copy
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -101,6 +101,7 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> SpackR
     lock = path.with_name(LOCK)
     use_lock = lock.is_file() and settings.concretize is None
     container = _container(spack, settings)
+    settings = replace(settings, labels=container.labels)
     recipe = SpackRecipe(
         origin=path,
         folder=path.resolve().parent,

@@ -20,7 +20,6 @@ from hpc3build.errors import ImageError, InputError, StoreError, ToolError
 from hpc3build.facts import Fact, Facts, Source, gather
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import reconcile
-from hpc3build.oci import ImageConfig
 from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner, failure
 from hpc3build.stores import Store, open_store
@@ -28,7 +27,7 @@ from hpc3build.stores.layout import Layout
 from hpc3build.workflows.describe import Described, describe, planned_facts
 from hpc3build.workflows.render import Planned
 
-#: Labels of these prefixes that the base image brought are about the base, and would lie about the image.
+#: What the base image or the engine said under these prefixes is about something else, and would lie about the image.
 _OURS = ("org.opencontainers.image.", "org.supercontainers.", "io.github.hpc3build.")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SMOKE_SECONDS = 300
@@ -54,7 +53,7 @@ def build(
 ) -> Built:
     """Build and publish under ``target``, an OCI layout or containers-storage.
 
-    Until the last step nothing bears the target's name. Raises ToolError when a step fails, Contradiction when the
+    Until the last step nothing bears the target's name; the engine keeps the layers, as its cache. Raises ToolError when a step fails, Contradiction when the
     image is not what was planned (R9), InputError for a target of another kind.
     """
     if target.transport not in ("oci", "containers-storage"):
@@ -64,25 +63,22 @@ def build(
         )
     plan = planned_facts(planned.recipe, planned.stack)
     image = _run_engine(planned, engine, secrets, no_cache)
-    try:
-        _smoke(planned, engine, image)
-        with _readable(engine, image, target, runner) as (store, built):
-            found = describe(store, built, labels=False)
-            facts = reconcile(plan, found.facts)
-            facts = gather((*facts.values(), *_extra(planned, found), *facts.conflicts, *facts.notes))
-            pairs = facts.annotations()
-            done = rewrite.plan(
-                store,
-                built,
-                annotations=pairs,
-                labels={**planned.recipe.settings.labels, **pairs},
-                remove_labels=_stale(found.config, pairs),
-                env=baked_environment(found),
-            )
-            digest = _publish(store, done, target, runner)
-    finally:
-        if target.transport == "oci":
-            engine.remove(image)
+    _smoke(planned, engine, image)
+    with _readable(engine, image, target, runner) as (store, built):
+        found = describe(store, built, labels=False)
+        facts = reconcile(plan, found.facts)
+        facts = gather((*facts.values(), *_extra(planned, found, engine), *facts.conflicts, *facts.notes))
+        pairs = {**planned.recipe.settings.labels, **facts.annotations()}
+        done = rewrite.plan(
+            store,
+            built,
+            annotations=pairs,
+            remove=_stale(found.manifest.annotations, pairs),
+            labels=pairs,
+            remove_labels=_stale(found.config.labels, pairs),
+            env=baked_environment(found),
+        )
+        digest = _publish(store, done, target, runner)
     return Built(target, digest, facts)
 
 
@@ -145,14 +141,17 @@ def _publish(store: Store, done: rewrite.Rewrite, target: Reference, runner: Run
     return manifest.digest
 
 
-def _extra(planned: Planned, found: Described) -> Iterator[Fact]:
+def _extra(planned: Planned, found: Described, engine: Engine) -> Iterator[Fact]:
     """Facts of the build itself, of no subject: the vocabulary, the lock, the base, the time."""
     yield Fact(voc.VOCABULARY, voc.VERSION, Source.STACK, "the version of the vocabulary that hpc3build writes")
     for what, lock in _locks(planned, found):
         yield Fact(voc.LOCK, f"sha256:{hashlib.sha256(lock).hexdigest()}", Source.STACK, what)
     yield Fact(voc.BASE_NAME, planned.context.final_image, Source.STACK, "FROM of the final stage")
-    if digest := found.manifest.annotations.get(voc.BASE_DIGEST.name):
-        yield Fact(voc.BASE_DIGEST, digest, Source.FILES, "the engine's record of the final stage's FROM")
+    # Not buildah's own annotation: with cached layers that names the last of them.
+    if digest := engine.digest(planned.context.final_image):
+        yield Fact(
+            voc.BASE_DIGEST, digest, Source.FILES, f"{planned.context.final_image} in the store of {engine.name}"
+        )
     if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
         when = datetime.fromtimestamp(int(epoch), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         yield Fact(voc.CREATED, when, Source.USER, "SOURCE_DATE_EPOCH")
@@ -179,8 +178,8 @@ def _easyconfigs(planned: Planned) -> bytes:
     return b"".join(name.encode() + b"\n" + planned.context.files[name] for name in kept)
 
 
-def _stale(config: ImageConfig, pairs: Mapping[str, str]) -> list[str]:
-    return [name for name in config.labels if name.startswith(_OURS) and name not in pairs]
+def _stale(said: Mapping[str, str], pairs: Mapping[str, str]) -> list[str]:
+    return [name for name in said if name.startswith(_OURS) and name not in pairs]
 
 
 def baked_environment(found: Described) -> dict[str, str]:

@@ -98,6 +98,9 @@ def planned_facts(recipe: Recipe, stack: Stack | None) -> Facts:
 def said(settings: Settings, folder: Path) -> Iterator[Statement]:
     """What the user's own settings state."""
     where = "hpc3build.yaml or an option"
+    for name, value in settings.labels.items():
+        if (key := voc.BY_NAME.get(name)) is not None and key.name == name:
+            yield Fact(key, value, Source.USER, "labels of the recipe")
     if settings.title:
         yield Fact(voc.TITLE, settings.title, Source.USER, where)
     if settings.mpi_mode:
