@@ -141,7 +141,9 @@ def test_third_parties_are_declared() -> None:
     for module in MODULES:
         for line, name in imported_by(module) if module != CLOSURE else ():
             top = name.split(".")[0]
-            assert top in sys.stdlib_module_names or top == "hpc3build" or f'"{top}' in declared, f"{module}:{line} {top}"
+            assert top in sys.stdlib_module_names or top == "hpc3build" or f'"{top}' in declared, (
+                f"{module}:{line} {top}"
+            )
 
 
 @pytest.mark.parametrize(

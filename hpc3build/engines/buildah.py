@@ -70,7 +70,8 @@ class Buildah:
         self._run(["buildah", "push", "--quiet", image, f"oci:{layout}:{tag}"])
 
     def digest(self, image: str) -> str | None:
-        return told_digest(self._run(["buildah", "inspect", "--type", "image", "--format", "{{.FromImageDigest}}", image], check=False))
+        argv = ["buildah", "inspect", "--type", "image", "--format", "{{.FromImageDigest}}", image]
+        return told_digest(self._run(argv, check=False))
 
     def run(
         self,

@@ -53,8 +53,9 @@ def build(
 ) -> Built:
     """Build and publish under ``target``, an OCI layout or containers-storage.
 
-    Until the last step nothing bears the target's name; the engine keeps the layers, as its cache. Raises ToolError when a step fails, Contradiction when the
-    image is not what was planned (R9), InputError for a target of another kind.
+    Until the last step nothing bears the target's name; the engine keeps the layers, as its cache. Raises ToolError
+    when a step fails, Contradiction when the image is not what was planned (R9), InputError for a target of another
+    kind.
     """
     if target.transport not in ("oci", "containers-storage"):
         raise InputError(

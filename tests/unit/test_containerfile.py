@@ -94,8 +94,9 @@ def test_nothing_of_this_machine(name: str, monkeypatch: pytest.MonkeyPatch, tmp
     context = CONTEXTS[name]()
     context.write(tmp_path / "context")
     home = str(Path.home())
-    told = [str(ROOT), str(tmp_path), platform.node(), "site.example", "ca-of-the-site", sys.prefix]
+    told = [str(ROOT), str(tmp_path), "site.example", "ca-of-the-site", sys.prefix]
     told += [home] if home not in ("/", "/root") else ["/root/"]
+    told += [platform.node()] if len(platform.node()) > 5 else []  # a short one is part of any hash
     told += [getpass.getuser()] if getpass.getuser() not in ("root", "easybuild") else []
     for file in (tmp_path / "context").rglob("*"):
         if file.is_file():
@@ -179,7 +180,7 @@ def context_of(settings: Settings, title: str = "plain", **variables: object) ->
 PLAIN = [word for word, _ in instructions(context_of(Settings()).containerfile)]
 
 
-@pytest.mark.parametrize("value", [pytest.param(value, id=name) for name, value in HOSTILE.items() if "\x85" not in value])
+@pytest.mark.parametrize("value", [pytest.param(value, id=name) for name, value in HOSTILE.items()])
 def test_env_and_label_values_survive(value: str) -> None:
     settings = Settings(env={"A": value, "Z": "end"}, labels={"a.b": value, "z": "end"})
     found = instructions(context_of(settings).containerfile)
@@ -262,7 +263,7 @@ def test_buildah_reads_the_same_values(tmp_path: Path) -> None:
     values = {f"V{number}": value for number, value in enumerate(HOSTILE.values())}
     labels = {f"l.{name}": value for name, value in values.items()}
     text = context_of(Settings(env=values, labels=labels, entrypoint="hpc3-exec")).containerfile
-    kept = [line for line in text.splitlines() if line.startswith(("ENV", "LABEL", "ENTRYPOINT", "CMD"))]
+    kept = [line for line in text.split("\n") if line.startswith(("ENV", "LABEL", "ENTRYPOINT", "CMD"))]
     (tmp_path / "Containerfile").write_text("\n".join(["FROM scratch", *kept]) + "\n", encoding="utf-8")
     name = f"localhost/hpc3build-test-words:{os.getpid()}"
     subprocess.run(["buildah", "bud", "--quiet", "-t", name, str(tmp_path)], check=True, capture_output=True)
