@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hpc3build import __version__
-from hpc3build.errors import Hpc3BuildError, InputError
+from hpc3build.errors import Hpc3BuildError, InputError, ToolError
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -20,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(InputError.exit_code, f"hpc3build: error: {message}\n")
+        self.exit(InputError.exit_code, f"hpc3build: error: {_visible(message)}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,8 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return InputError.exit_code
     command: Command = options.run
+    if sys.stdout is None:
+        return _tell(ToolError("standard output is closed"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return command(options)
+        status = command(options)
+        sys.stdout.flush()
+        return status
     except Hpc3BuildError as error:
         if options.debug:
             raise
@@ -47,6 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # A path that the system refuses as such: a name of 5000 characters, a folder that cannot be read.
+        if options.debug:
+            raise
+        if error.filename is None:
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (or Python tries to flush the rest at its end)
+            return _tell(ToolError(f"cannot write the output: {error.strerror or error}"))
+        return _tell(InputError(f"{error.filename}: {error.strerror or error}"))
 
 
 def _tell(error: Hpc3BuildError) -> int:
@@ -57,7 +73,11 @@ def _tell(error: Hpc3BuildError) -> int:
 
 
 def _visible(text: str) -> str:
-    """Messages quote what people and images gave: no control character of it reaches the terminal."""
+    """Messages quote what people and images gave: no control character of it reaches the terminal.
+
+    Of line breaks only those stay that our own lists put in front of their indented lines.
+    """
+    text = re.sub(r"\n(?!  )", "\ufffd", text)
     kept = "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
     return kept.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8")
 
@@ -250,10 +270,10 @@ def _annotate(options: argparse.Namespace) -> int:
     from hpc3build import report
     from hpc3build.reference import parse
     from hpc3build.run import run
-    from hpc3build.workflows.annotate import Wish, annotate, parse_pair
+    from hpc3build.workflows.annotate import Wish, annotate, parse_pairs
 
     wish = Wish(
-        pairs=dict(map(parse_pair, options.pairs)),
+        pairs=parse_pairs(options.pairs),
         remove=tuple(options.remove),
         source=options.source,
         detect=options.detect,

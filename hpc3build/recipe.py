@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,11 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 from hpc3build.errors import InputError
-from hpc3build.facts import check_pair
+from hpc3build.pairs import check_pair
 
 SETTINGS_FILE = "hpc3build.yaml"
 ENTRYPOINTS = ("hpc3", "hpc3-exec")
-MAX_YAML_BYTES = 4 << 20
+#: Real ones are below 20 kB; a parser that keeps lines takes seconds for a megabyte.
+MAX_YAML_BYTES = 128 << 10
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -82,7 +85,7 @@ def read_text(path: Path, limit: int, what: str) -> str:
         if path.is_dir():
             raise InputError(f"{path} is a folder, expected {what}")
         if path.stat().st_size > limit:
-            raise InputError(f"{path} is larger than {limit >> 20} MiB", hint=f"expected {what}")
+            raise InputError(f"{path} is larger than {limit >> 10} KiB", hint=f"expected {what}")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", hint=f"expected {what}") from error
@@ -96,20 +99,30 @@ def read_text(path: Path, limit: int, what: str) -> str:
 def read_yaml(path: Path) -> Any:
     """A YAML mapping whose keys know their lines. Raises InputError with file:line."""
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.error import MarkedYAMLError
+    from ruamel.yaml.reader import ReaderError
 
     text = read_text(path, MAX_YAML_BYTES, "YAML")
     reader = YAML(typ="rt")
     reader.allow_duplicate_keys = False
     try:
-        data = reader.load(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = reader.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        where = f"{path}:{mark.line + 1 if mark else 1}"
         raise InputError(f"{where}: not valid YAML: {error.problem or error.context}") from error
-    except (YAMLError, ValueError, RecursionError, TypeError, AttributeError) as error:
+    except ReaderError as error:
         raise InputError(
-            f"{path}: not valid YAML: {str(error).splitlines()[0] if str(error) else 'too deep'}"
+            f"{path}:{text.count(chr(10), 0, error.position) + 1}: not valid YAML: {error.reason}"
+        ) from error
+    except RecursionError as error:
+        raise InputError(f"{path}:1: not valid YAML: nested too deeply") from error
+    except Exception as error:
+        # ruamel's constructors raise whatever a tag's value provokes (KeyError for `!!bool x`).
+        raise InputError(
+            f"{path}:1: not valid YAML: {str(error).splitlines()[0] if str(error) else error!r}"
         ) from error
     if not isinstance(data, Mapping):
         raise InputError(f"{path}:1: expected a mapping, found {kind(data)}")
@@ -178,7 +191,7 @@ class Section:
         value = self.data.get(key)
         if value is None:
             return None
-        if isinstance(value, bool | Mapping | list):
+        if isinstance(value, bool) or not isinstance(value, str | int | float | datetime.date):
             raise InputError(f"{self.where(key)}: expected text, found {kind(value)}")
         if one_line and re.search(r"[\x00-\x1f\x7f]", str(value).rstrip("\n")):
             raise InputError(f"{self.where(key)}: expected one line of text")
@@ -227,6 +240,16 @@ class Section:
         values = {str(name): section.text(name) for name in section.data}
         return MappingProxyType({name: value for name, value in values.items() if value is not None})
 
+    def labels(self, key: str) -> Mapping[str, str]:
+        """Pairs that may be labels and annotations (rule N2)."""
+        pairs = self.pairs(key)
+        for name, value in pairs.items():
+            try:
+                check_pair(name, value)
+            except InputError as error:
+                raise InputError(f"{self.section(key).where(name)}: {error.message}", hint=error.hint) from error
+        return pairs
+
     def section(self, key: str) -> Section:
         return Section(self.path, self.data.get(key), f"{self.name}:{key}".lstrip(":"), line_of(self.data, key))
 
@@ -269,7 +292,7 @@ class _SettingsReader(Section):
             build_packages=packages.packages("build"),
             env=self._env(),
             user=self._user(),
-            labels=self._labels(),
+            labels=self.labels("labels"),
             mpi_mode=mpi.text("mode"),
             docs=self.text("docs", one_line=False),
             rank=self.integer("rank"),
@@ -298,11 +321,3 @@ class _SettingsReader(Section):
         if user is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?", user):
             raise InputError(f"{self.where('user')}: expected USER or UID, with or without :GROUP")
         return user
-
-    def _labels(self) -> Mapping[str, str]:
-        for name, value in (pairs := self.pairs("labels")).items():
-            try:
-                check_pair(name, value)
-            except InputError as error:
-                raise InputError(f"{self.section('labels').where(name)}: {error.message}", hint=error.hint) from error
-        return pairs

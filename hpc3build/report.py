@@ -16,8 +16,9 @@ from hpc3build.workflows.inspect import Inspected
 
 
 def dumps(document: Any) -> str:
-    """One JSON document, as a line-ended text."""
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    """One JSON document, as a line-ended text; escapes where standard output cannot hold more than ASCII."""
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(document, indent=2, ensure_ascii=not unicode) + "\n"
 
 
 def plain(text: str) -> str:

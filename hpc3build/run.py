@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def run(
     argv = tuple(argv)
     try:
         if stream:
-            return _checked(_streamed(argv, cwd, env, input), check)
+            return _checked(_streamed(argv, cwd, env, input, timeout), check)
         done = subprocess.run(
             argv,
             cwd=cwd,
@@ -94,7 +95,9 @@ def missing(command: str) -> ToolMissing:
     return ToolMissing(f"{command}: command not found", hint=hint)
 
 
-def _streamed(argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str] | None, input: str | None) -> Completed:
+def _streamed(
+    argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str] | None, input: str | None, timeout: float | None
+) -> Completed:
     with subprocess.Popen(
         argv,
         cwd=cwd,
@@ -105,6 +108,15 @@ def _streamed(argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str] | 
         encoding="utf-8",
         errors="replace",
     ) as process:
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        alarm = threading.Timer(timeout or threading.TIMEOUT_MAX, stop)
+        alarm.daemon = True
+        alarm.start()
         if input is not None and process.stdin is not None:
             process.stdin.write(input)
             process.stdin.close()
@@ -113,6 +125,10 @@ def _streamed(argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str] | 
             sys.stderr.write(line)
             sys.stderr.flush()
             lines.append(line)
+        process.wait()
+        alarm.cancel()
+    if late.is_set():
+        raise subprocess.TimeoutExpired(argv, timeout or 0)
     return Completed(argv, process.returncode, "".join(lines), "")
 
 
@@ -126,7 +142,8 @@ def failure(done: Completed) -> str:
     """The failure in words: which command, how it ended, its last lines."""
     name = Path(done.argv[0]).name
     if done.returncode < 0:
-        how = f"was ended by signal {signal.Signals(-done.returncode).name}"
+        names = {number.value: number.name for number in signal.Signals}  # real-time signals have none
+        how = f"was ended by signal {names.get(-done.returncode, -done.returncode)}"
     else:
         how = f"failed with exit status {done.returncode}"
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-LAST_LINES:]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ _CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 #: pip's settings that make sense on another machine: file: URLs and folders of this one do not.
 _PIP = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
+# A value that is a path names a file of this machine, which the builder has not.
+_APT = re.compile(r'Acquire::(?:https?|Check-)(?!.*"\s*/)')
 #: BuildKit refuses larger secrets.
 MAX_SECRET = 500_000
 
@@ -47,7 +51,9 @@ def _pip(env: Mapping[str, str], home: Path, root: Path) -> dict[str, str]:
         home / ".pip/pip.conf",
         home / ".config/pip/pip.conf",
     ]
-    if env.get("PIP_CONFIG_FILE"):
+    if env.get("PIP_CONFIG_FILE") == os.devnull:
+        files = []  # pip's own way to say: no files
+    elif env.get("PIP_CONFIG_FILE"):
         files.append(Path(env["PIP_CONFIG_FILE"]))
     parser = configparser.RawConfigParser()
     for file in files:
@@ -89,15 +95,13 @@ def _apt(root: Path) -> bytes:
     folder = root / "etc/apt/apt.conf.d"
     files = [root / "etc/apt/apt.conf", *(sorted(folder.iterdir()) if folder.is_dir() else ())]
     for file in files:
+        if file.suffix not in ("", ".conf"):
+            continue  # apt ignores it too
         try:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             continue
-        lines += [
-            line.strip()
-            for line in text.splitlines()
-            if line.strip().startswith(("Acquire::http", "Acquire::https", "Acquire::Check-"))
-        ]
+        lines += [line.strip() for line in text.splitlines() if _APT.match(line.strip())]
     return ("\n".join(lines) + "\n").encode() if lines else b""
 
 

@@ -24,13 +24,13 @@ ONLY = {
 }
 #: Lowest first; a module imports of its own layer and of lower ones.
 LAYERS = (
-    "errors findings stack oci jsonedit jsonread reference recipe resources run bases __init__".split(),
-    "evidence host".split(),
-    "facts".split(),
-    "frontends engines stores site".split(),
-    "rewrite match containerfile conformance index catalog exports ci".split(),
-    "workflows".split(),
-    "report cli __main__".split(),
+    ["errors", "findings", "stack", "oci", "jsonedit", "jsonread", "reference", "recipe", "resources", "run", "bases", "__init__"],
+    ["evidence", "host"],
+    ["facts"],
+    ["frontends", "engines", "stores", "site"],
+    ["rewrite", "match", "containerfile", "conformance", "index", "catalog", "exports", "ci"],
+    ["workflows"],
+    ["report", "cli", "__main__"],
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 

@@ -60,7 +60,8 @@ def slim_compiler(folder):
         relative = os.path.relpath(top, folder).split(os.sep)
         if relative[0] == "easybuild":
             continue
-        in_library = relative[0] in ("lib", "lib64") and "gcc" not in relative[1:2]
+        places = [at for at, part in enumerate(relative) if part in ("lib", "lib64")]
+        in_library = bool(places) and relative[places[0] + 1 : places[0] + 2] != ["gcc"]
         for file in files:
             if not (in_library and RUNTIME_LIBRARY.search(file)):
                 remove(os.path.join(top, file))

@@ -65,10 +65,11 @@ def difference(before, after):
     for name, value in sorted(after.items()):
         if value == before.get(name) or not re.match(r"^[A-Za-z_][A-Za-z0-9_]*$", name) or DROPPED.match(name):
             continue
-        if name in before or LISTS.search(name):
+        if LISTS.search(name):
             old = set(before.get(name, "").split(":"))
             entries = [
-                entry for entry in dict.fromkeys(value.split(":"))
+                entry
+                for entry in dict.fromkeys(value.split(":"))
                 if entry and entry not in old and not SYSTEM_ENTRIES.match(entry)
             ]
             if entries:

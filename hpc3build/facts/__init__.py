@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from hpc3build.errors import InputError
-
-#: containerd drops labels whose key and value together are longer (issue #6123), so does rule N2.
-MAX_PAIR_BYTES = 4096
+from hpc3build.pairs import check_pair
 
 
 class Source(enum.IntEnum):
@@ -69,18 +67,6 @@ class Key:
         if not self.pattern.fullmatch(value):
             raise InputError(f"{self.name}: {value!r} is not a value of this key", hint=f"expected {self.grammar}")
         check_pair(self.name, value)
-
-
-def check_pair(key: str, value: str) -> None:
-    """Rule N2 for any pair, of the vocabulary or not. Raises InputError."""
-    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?", key):
-        raise InputError(f"{key!r} is not an annotation key", hint="letters, digits and . _ - / between them")
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in value):
-        raise InputError(f"{key}: the value holds a line break or control character", hint="annotations are one line")
-    if len(key.encode()) + len(value.encode("utf-8", "surrogatepass")) > MAX_PAIR_BYTES:
-        raise InputError(
-            f"{key}: key and value are longer than {MAX_PAIR_BYTES} bytes", hint="runtimes drop such labels"
-        )
 
 
 @dataclass(frozen=True)

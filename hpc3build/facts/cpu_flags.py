@@ -8,10 +8,12 @@ from functools import cache
 from hpc3build.errors import InputError
 from hpc3build.facts import cpu
 
-#: EasyBuild's compiler families and archspec's names of their compilers.
-COMPILERS = {"GCC": "gcc", "Clang": "clang", "LLVM": "clang", "Intel": "oneapi", "NVHPC": "nvhpc"}
-_FLAG = re.compile(r"-(?:march|mcpu|x|tp)[= ]?([A-Za-z0-9._+-]+)")
-_DECIDES = re.compile(r"(?:^|\s)(-march=\S+|-mcpu=\S+|-x[A-Z]\S*|-tp=?\s*\S+)")
+# -m flags that choose no instructions.
+_NEUTRAL = re.compile(
+    r"-m(?:tune=|no-|fpmath=|cmodel=|prefer-vector-width=|veclibabi=|recip|stack|red-zone|64$|little-endian$|big-endian$)"
+)
+# Intel's -xHost and PGI's -tp=host, which decide for their compilers.
+_OTHERS = re.compile(r"-x[A-Z]|-tp\b")
 
 
 def flags(target: str, compiler: str, version: str) -> str:
@@ -33,42 +35,46 @@ def flags(target: str, compiler: str, version: str) -> str:
     return str(found)
 
 
-@cache
-def _table() -> dict[str, str]:
-    """``march`` or ``mcpu`` value → target, from the newest entry of every target for GCC.
+def target_of(text: str) -> tuple[str | None, str]:
+    """The target that compiler flags name, and the flags that decide it.
 
-    Where several targets share a value the one named like it wins, else the lowest: a lower bound that holds for all.
+    ``(None, "")`` when no flag decides; ``(None, flags)`` when archspec does not know them (``-march=native``, or
+    ``-mavx2`` alone).
+    """
+    decisive = _deciding(text)
+    if not decisive:
+        return None, ""
+    return _table().get(decisive), " ".join(sorted(decisive))
+
+
+def _deciding(text: str) -> frozenset[str]:
+    """The flags that decide the target; of several ``-march=`` (or ``-mcpu=``) the last counts, as for the compiler."""
+    found: dict[str, str] = {}
+    for word in text.split():
+        if (word.startswith("-m") and not _NEUTRAL.match(word)) or _OTHERS.match(word):
+            found[word.partition("=")[0]] = word
+    return frozenset(found.values())
+
+
+@cache
+def _table() -> dict[frozenset[str], str]:
+    """Deciding flags to target, from all of archspec's entries for GCC.
+
+    Where several targets are built with the same flags it is the one that all the others satisfy; none such: unknown.
     """
     from archspec.cpu import TARGETS
 
-    found: dict[str, str] = {}
+    claims: dict[frozenset[str], set[str]] = {}
     for name, target in TARGETS.items():
-        for entry in reversed(target.compilers.get("gcc", [])):
-            match = _FLAG.search(str(entry.get("flags", "")).format(name=entry.get("name", name), family=target.family))
-            if match is None:
-                continue
-            value = match.group(1)
-            other = found.get(value)
-            exact = value.replace("-", "_") == name
-            if other is None or exact or (value.replace("-", "_") != other and cpu.satisfies(other, name)):
-                found[value] = name
-            break
-    found["x86-64"] = "x86_64"
-    found["generic"] = "aarch64"
-    return found
-
-
-def target_of(text: str) -> tuple[str | None, str]:
-    """The target that compiler flags name, and the flag that decides it.
-
-    ``(None, "")`` when no flag decides; ``(None, flag)`` when archspec does not know it (``-march=native``, or
-    ``-mavx2``).
-    """
-    decisive = _DECIDES.findall(text)
-    extensions = re.findall(r"(?:^|\s)(-m(?:avx|sse|fma|bmi|sve)\S*)", text)
-    if not decisive:
-        return None, extensions[0] if extensions else ""
-    flag = decisive[-1].strip()
-    match = _FLAG.match(flag)
-    target = _table().get(match.group(1)) if match else None
-    return (None, f"{flag} {extensions[0]}") if target and extensions else (target, flag)
+        for entry in target.compilers.get("gcc", []):
+            text = str(entry.get("flags", "")).format(name=entry.get("name", name), family=target.family)
+            if found := _deciding(text):
+                claims.setdefault(found, set()).add(name)
+    # EasyBuild's GENERIC on Arm; archspec gives its family no flags.
+    claims[frozenset({"-mcpu=generic"})] = {"aarch64"}
+    table = {}
+    for found, names in claims.items():
+        lowest = [name for name in names if all(cpu.satisfies(other, name) for other in names)]
+        if lowest:
+            table[found] = lowest[0]
+    return table

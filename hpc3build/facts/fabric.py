@@ -64,5 +64,6 @@ def _pmi(stack: Stack, provider: Package) -> Iterator[tuple[str, str]]:
     if isinstance(says, str) and says in _PMI:
         yield _PMI[says], f"{provider.origin} pmi={says}"
     for _, package in stack.edges(provider):
-        if package.name.lower() == "pmix" and package.version:
-            yield f"pmix-{package.version}", f"{provider.origin} depends on {package.origin}"
+        if package.name.lower() == "pmix":
+            version = f"-{package.version}" if voc.is_version(package.version) else ""
+            yield f"pmix{version}", f"{provider.origin} depends on {package.origin}"

@@ -102,7 +102,7 @@ def _used(stack: Stack, platform: Platform) -> str:
 def _version(stack: Stack, platform: Platform) -> Iterator[Statement]:
     if platform.version is None:
         return
-    found = {package.version: package for package in _runtime(stack, platform) if package.version}
+    found = {package.version: package for package in _runtime(stack, platform) if voc.is_version(package.version)}
     facts = tuple(
         Fact(platform.version, version, Source.STACK, package.origin) for version, package in sorted(found.items())
     )

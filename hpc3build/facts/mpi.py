@@ -158,9 +158,9 @@ def _used(providers: tuple[Package, ...]) -> Iterator[Statement]:
         yield Fact(voc.MPI, ",".join(families), Source.STACK, evidence)
     implementations = sorted({provider.implementation for _, provider in known})
     yield Fact(voc.MPI_IMPLEMENTATION, ",".join(implementations), Source.STACK, evidence)
-    versions = {package.version for package in providers}
-    in_sdk = any(package.name in _ONLY_BY_TOOLCHAIN for package in providers)
-    if len(versions) == 1 and (version := versions.pop()) and not in_sdk:
+    version = providers[0].version
+    alone = len({(package.name, package.version) for package in providers}) == 1
+    if alone and providers[0].name not in _ONLY_BY_TOOLCHAIN and voc.is_version(version):
         yield Fact(voc.MPI_VERSION, version, Source.STACK, evidence)
 
 

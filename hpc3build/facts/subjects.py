@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from hpc3build.errors import InputError
 from hpc3build.evidence.elf import read_elf
 from hpc3build.evidence.layers import ImageFile, ImageFiles
-from hpc3build.facts import Fact, Facts, Source, Statement, cpu, fabric, gather, gpu, libc, mpi, provenance, system
+from hpc3build.facts import Fact, Facts, Key, Source, Statement, cpu, fabric, gather, gpu, libc, mpi, provenance, system
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import agree
 from hpc3build.stack import Stack
@@ -69,5 +70,13 @@ def of_labels(labels: Mapping[str, str]) -> Iterator[Fact]:
     """Labels of the vocabulary, as the weakest kind of evidence (R10); what breaks a key's grammar says nothing."""
     for name, value in sorted(labels.items()):
         key = voc.BY_NAME.get(name)
-        if key is not None and key.pattern.fullmatch(value):
+        if key is not None and _holds(key, value):
             yield Fact(key, value, Source.LABEL, f"label {name}")
+
+
+def _holds(key: Key, value: str) -> bool:
+    try:
+        key.check(value)
+    except InputError:
+        return False
+    return True

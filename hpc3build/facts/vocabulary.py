@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from types import MappingProxyType
+from typing import TypeGuard
 
 from hpc3build.facts import Key, Need, Place
 
 VERSION = "0"
 
-_VER = r"\d+(?:\.\d+)*[A-Za-z0-9._+-]*"
+_VER = r"\d+(?:\.\d+)*(?:[._+-]?[A-Za-z0-9_+-][A-Za-z0-9._+-]*)?"
 _NAME = r"[a-z0-9][a-z0-9._+-]*"
 _ANY = r"[^\x00-\x1f\x7f]+"
 L, D, R = Place.LABEL, Place.DESCRIPTOR, Place.REFERRER
@@ -44,7 +45,7 @@ def _key(
     return Key(
         name=name,
         grammar=grammar,
-        pattern=re.compile(pattern),
+        pattern=re.compile(pattern, re.ASCII),
         need=need,
         place=place,
         derived=derived,
@@ -429,5 +430,12 @@ KEYS: tuple[Key, ...] = (
 )
 
 BY_NAME = MappingProxyType({name: key for key in KEYS for name in (*reversed(key.aliases), key.name)})
+
+
+def is_version(text: str | None) -> TypeGuard[str]:
+    """Whether ``text`` is a VER (rule N3): ``main``, ``system`` and ``git.abc`` are none."""
+    return text is not None and re.fullmatch(_VER, text, re.ASCII) is not None
+
+
 #: Rule N6: privileged or engine-owned keys that are never written.
 FORBIDDEN_PREFIXES = ("com.hooks.", "run.oci.", "org.systemd.property.", "cdi.k8s.io/", "io.podman.", "io.kubernetes.")

@@ -92,9 +92,9 @@ def resolve(sources: tuple[str, ...], folder: Path | None, runner: Runner) -> Ma
     done = runner(argv, env=clean, timeout=RESOLVE_SECONDS, check=False)
     try:
         answer = json.loads(done.stdout)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         answer = None
-    if not isinstance(answer, dict) or (done.returncode != 0 and "error" not in answer):
+    if not isinstance(answer, dict) or not ("error" in answer or {"modules", "roots"} <= set(answer)):
         tail = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines()[-15:])
         raise ToolError(f"EasyBuild could not resolve {', '.join(sources)} (exit status {done.returncode}):\n{tail}")
     if "error" in answer:
@@ -227,7 +227,8 @@ def optarch(recipe: EasyBuildRecipe) -> str:
     target = recipe.settings.target
     if target is None or target in ("x86_64", "aarch64"):
         return "GENERIC"
-    families = {module.get("compiler_family") for module in recipe.closure["modules"]} - {None}
+    built = [module for module in recipe.closure["modules"] if not module.get("builddep")]
+    families = {module.get("compiler_family") for module in built} - {None, "SYSTEM"}
     if not families <= {"GCC"}:
         raise InputError(
             f"--target {target}: flags for the compiler family {', '.join(sorted(families - {'GCC'}))} are "

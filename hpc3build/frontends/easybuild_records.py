@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -62,7 +63,9 @@ def read_stack(files: ImageFiles) -> Stack | None:
 def _assignments(text: str) -> dict[str, Any]:
     """Top-level assignments of an easyconfig, without running it; what is no literal is left out."""
     try:
-        tree = ast.parse(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     values: dict[str, Any] = {}
@@ -123,8 +126,13 @@ def _package(
         variants=MappingProxyType(variants),
         dependencies=tuple(edges),
         toolchain=Toolchain(name=name, version=version),
+        capabilities=_texts(values.get("cuda_compute_capabilities")),
         is_toolchain=values.get("moduleclass") == "toolchain",
     )
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else ()
 
 
 def _dependencies(values: Mapping[str, Any], modules: set[str], name: str, version: str) -> list[str]:
@@ -135,7 +143,11 @@ def _dependencies(values: Mapping[str, Any], modules: set[str], name: str, versi
             continue
         suffix = str(entry[2]) if len(entry) > 2 and isinstance(entry[2], str) else ""
         own = entry[3] if len(entry) > 3 else (name, version)
-        toolchain = "" if own == "system" or not isinstance(own, tuple) or own[0] == "system" else f"-{own[0]}-{own[1]}"
+        toolchain = (
+            ""
+            if own == "system" or not isinstance(own, tuple) or len(own) < 2 or own[0] == "system"
+            else f"-{own[0]}-{own[1]}"
+        )
         candidates = [f"{entry[0]}/{entry[1]}{toolchain}{suffix}", f"{entry[0]}/{entry[1]}{suffix}"]
         within = [module for module in sorted(modules) if module.startswith(f"{entry[0]}/{entry[1]}-")]
         found.extend(next(([module] for module in (*candidates, *within) if module in modules), []))
@@ -176,7 +188,7 @@ def _roots(files: ImageFiles, packages: Mapping[str, Package]) -> set[str]:
         try:
             named = json.loads(record.data)["roots"]
             return {str(name) for name in named} & set(packages)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass
     reached = {edge.package for package in packages.values() for edge in package.dependencies}
     return {module for module, package in packages.items() if module not in reached and not package.is_toolchain}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from hpc3build import rewrite
 from hpc3build.errors import InputError
-from hpc3build.facts import check_pair
 from hpc3build.facts import vocabulary as voc
+from hpc3build.pairs import check_pair
 from hpc3build.recipe import Settings
-from hpc3build.reference import Reference
+from hpc3build.reference import Reference, is_digest
 from hpc3build.run import Runner
 from hpc3build.stores import open_store
 from hpc3build.workflows.describe import describe, facts_of
@@ -28,6 +28,15 @@ class Wish:
     labels: bool = False
     expect_digest: str | None = None
     dry_run: bool = False
+
+
+def parse_pairs(texts: Iterable[str]) -> dict[str, str]:
+    """The pairs of several ``-a``. Raises InputError, also for two values of one key."""
+    pairs: dict[str, str] = {}
+    for key, value in map(parse_pair, texts):
+        if pairs.setdefault(key, value) != value:
+            raise InputError(f"-a {key}: given twice, as {pairs[key]!r} and {value!r}")
+    return pairs
 
 
 def parse_pair(text: str) -> tuple[str, str]:
@@ -50,7 +59,13 @@ def check_key(key: str) -> None:
 
 
 def annotate(reference: Reference, wish: Wish, runner: Runner) -> rewrite.Result:
-    """Plan and, unless it is a dry run, write. Raises what planning and the store raise."""
+    """Plan and, unless it is a dry run, write. Raises InputError, and what planning and the store raise."""
+    if wish.expect_digest is not None and not is_digest(wish.expect_digest):
+        raise InputError(
+            f"--expect-digest {wish.expect_digest}: not a digest", hint="sha256: and 64 hexadecimal digits"
+        )
+    for key in wish.remove:
+        check_pair(key, "")
     with open_store(reference, runner) as store:
         pairs: dict[str, str] = {}
         if wish.detect:

@@ -115,8 +115,12 @@ def said(settings: Settings, folder: Path) -> Iterator[Statement]:
 def _documentation(docs: str, folder: Path) -> bytes:
     """The markdown itself: ``docs`` is it, or names a file beside the recipe. Raises InputError when it is too long."""
     one_line = docs.strip()
-    is_file = "\n" not in one_line and len(one_line) < 200 and (folder / one_line).is_file()
-    text = read_text(folder / one_line, 1 << 20, "markdown") if is_file else docs
+    path = (folder / one_line).resolve() if "\n" not in one_line and len(one_line) < 200 else None
+    if path is not None and path.is_file():
+        if not path.is_relative_to(folder.resolve()):
+            raise InputError(f"docs: {one_line} lies outside the recipe's folder", hint="a label is public")
+        docs = read_text(path, 1 << 20, "markdown")
+    text = docs
     data = text.encode()
     if len(data) > MAX_DOCUMENTATION:
         raise InputError(

@@ -38,6 +38,9 @@ def write_atomically(path: str, text: str) -> None:
 
     target = Path(path)
     try:
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8")  # /dev/stdout, a pipe: nothing to replace
+            return
         with NamedTemporaryFile(
             "w", dir=target.parent, prefix=f".{target.name}.", delete=False, encoding="utf-8"
         ) as file:

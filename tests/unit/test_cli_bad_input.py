@@ -1,0 +1,347 @@
+"""Bad input of every kind through the real command: one message with its place, the exit code of docs/cli.md."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT, assert_one_message, hpc3build
+from tests.images import make_index, make_layout
+
+LOCK = ROOT / "tests/data/spack/envs/v0.20.3-seed-gromacs-cuda"
+MPI_HELLO = ROOT / "recipes/mpi-hello"
+ESCAPE = "\x1b[31mred\x07"
+FORGED = "x\nhpc3build: error: forged"
+LONG = "a" * 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nope"], "nope"),
+        (["render"], "RECIPE"),
+        (["check", "oci:x", ESCAPE], "unrecognized arguments"),
+        (["check", "oci:x", FORGED], "unrecognized arguments"),
+        (["render", "x", "--entrypoint", "bash"], "bash"),
+        (["annotate", "oci:x"], "nothing to write"),
+        (["facts", "--nope"], "--nope"),
+    ],
+)
+def test_usage(arguments: list[str], told: str) -> None:
+    assert told in assert_one_message(hpc3build(*arguments), 2)
+
+
+# References
+
+BAD_REFERENCES = ["", "oci:", "UPPER/Case:1", "a b", "dir:x", "docker://", "x:y:z", "x@sha256:12", ESCAPE, FORGED, LONG]
+
+
+@pytest.mark.parametrize("text", BAD_REFERENCES, ids=ascii)
+@pytest.mark.parametrize(
+    "command",
+    [["inspect", "{}"], ["check", "{}"], ["annotate", "{}", "-a", "k=v"], ["build", "{recipe}", "-t", "{}"]],
+    ids=lambda command: command[0],
+)
+def test_references(command: list[str], text: str) -> None:
+    recipe = str(ROOT / "recipes/gromacs-cuda")
+    done = hpc3build(*(text if word == "{}" else word.replace("{recipe}", recipe) for word in command))
+    assert_one_message(done, 2)
+
+
+def test_reference_of_bytes() -> None:
+    assert_one_message(hpc3build("inspect", b"oci:a\xff"), 2)
+
+
+@pytest.mark.parametrize("source", [ESCAPE, FORGED, LONG, "", "no/such/folder", f"{ESCAPE}.lock", f"{FORGED}.lock"])
+@pytest.mark.parametrize("command", ["facts", "render"])
+def test_sources_that_are_not_there(command: str, source: str, tmp_path: Path) -> None:
+    assert_one_message(hpc3build(command, source, cwd=tmp_path), 2)
+
+
+@pytest.mark.parametrize("source", ["no.lock", "no.eb", "no.yaml", "folder", f"{LONG}.lock", f"{LONG}.eb"])
+def test_missing_files_are_named(source: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    assert source in assert_one_message(hpc3build("facts", source, cwd=tmp_path), 2)
+
+
+# spack.yaml
+
+SPACK = "spack:\n  specs: [zlib]\n  container:\n    images: {os: 'debian:12', spack: v0.23.1}\n"
+YAMLS: dict[str, tuple[str | bytes, str]] = {
+    "empty": ("", "spack.yaml:1"),
+    "scalar": ("hello\n", "spack.yaml:1"),
+    "list": ("- a\n", "spack.yaml:1"),
+    "truncated": ("spack:\n  specs: [zlib,\n", "spack.yaml:3"),
+    "tab": ("spack:\n\tspecs: [zlib]\n", "spack.yaml:2"),
+    "not UTF-8": (b"spack:\n  specs: [z\xff]\n", "spack.yaml:2"),
+    "NUL": (b"spack:\n  specs: [z\x00]\n", "spack.yaml"),
+    "twice": ("spack:\n  specs: [a]\n  specs: [b]\n", "spack.yaml:3"),
+    "two documents": ("spack: {specs: [a]}\n---\nspack: {specs: [a]}\n", "spack.yaml:2"),
+    "no spack": ("packages: {}\n", "spack"),
+    "beside spack": (SPACK + "other: 1\n", "spack.yaml:5: other"),
+    "null": ("spack:\n", "spack.yaml"),
+    "spack is a list": ("spack: [1]\n", "spack.yaml:1: spack"),
+    "specs is a number": ("spack:\n  specs: 5\n", "spack.yaml:2: spack:specs"),
+    "specs is a mapping": ("spack:\n  specs: {a: b}\n", "spack.yaml:2: spack:specs"),
+    "packages is a list": ("spack:\n  specs: [a]\n  packages: []\n", "spack.yaml:3: spack:packages"),
+    "require is a number": ("spack: {specs: [a], packages: {all: {require: 5}}}\n", "spack:packages"),
+    "config is text": ("spack:\n  specs: [a]\n  config: x\n", "spack.yaml:3: spack:config"),
+    "near key": (SPACK + "    os_packges: {}\n", "spack.yaml:5: spack:container:os_packges"),
+    "strip is text": (SPACK + "    strip: perhaps\n", "spack.yaml:5: spack:container:strip"),
+    "format": (SPACK + "    format: rpm\n", "spack.yaml:5: spack:container:format"),
+    "base with a line break": ('spack: {specs: [a], container: {images: {os: "debian:12\\nRUN x"}}}\n', "images:os"),
+    "base unknown": ("spack: {specs: [a], container: {images: {os: 'slackware:1'}}}\n", "slackware:1"),
+    "package name": (SPACK + "    os_packages: {final: ['a; rm -rf /']}\n", "spack.yaml:5"),
+    "package option": (SPACK + "    os_packages: {final: ['--allow-unauthenticated']}\n", "spack.yaml:5"),
+    "git option": ("spack: {specs: [a], container: {images: {os: 'debian:12', spack: '--upload-pack=x'}}}\n", "images"),
+    "git url": (
+        "spack: {specs: [a], container: {images: {os: 'debian:12', spack: {url: '--x', ref: v1}}}}\n",
+        "images:spack",
+    ),
+    "label with a line break": (SPACK + '    labels: {a: "b\\nRUN x"}\n', "spack.yaml:5: spack:container:labels:a"),
+    "label key with a line break": (SPACK + '    labels:\n      "a\\nRUN x": b\n', "spack.yaml:6"),
+    "label key with =": (SPACK + "    labels:\n      a=b: c\n", "spack.yaml:6"),
+    "label key empty": (SPACK + "    labels:\n      '': c\n", "spack.yaml:6"),
+    "label with half a character": (SPACK + '    labels:\n      a: "\\ud800"\n', "spack.yaml:6"),
+    "label of a tag": (SPACK + "    labels:\n      a: !foo x\n", "spack.yaml:6"),
+    "label of a set": (SPACK + "    labels:\n      a: !!set {x}\n", "spack.yaml:6"),
+    "hidden FROM": (SPACK + '    extra_instructions: {final: "RUN x\\n from y"}\n', "spack.yaml:5"),
+    "backslash at the end": (SPACK + "    extra_instructions: {final: 'RUN x \\'}\n", "spack.yaml:5"),
+    "heredoc": (SPACK + '    extra_instructions: {final: "RUN <<E\\nx"}\n', "spack.yaml:5"),
+    "loop": ("spack:\n  specs: &a [*a]\n", "spack.yaml"),
+    "billion laughs": (
+        "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)),
+        "spack.yaml",
+    ),
+    "deep": ("spack: " + "[" * 3000 + "]" * 3000 + "\n", "spack.yaml"),
+    "bool tag": ("spack: {specs: !!bool x}\n", "spack.yaml"),
+    "int tag": ("spack: {specs: !!int x}\n", "spack.yaml"),
+    "binary tag": ("spack: {specs: !!binary x}\n", "spack.yaml"),
+    "timestamp": ("spack: {specs: 2001-12-14t21:59:43.10-95:00}\n", "spack.yaml"),
+    "merge": ("spack: {<<: 5}\n", "spack.yaml"),
+    "omap tag": ("spack: {specs: !!omap x}\n", "spack.yaml"),
+    "version": ("%YAML 9.9\n---\nspack: {}\n", "spack.yaml"),
+}
+
+
+def put(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@pytest.mark.parametrize("name", YAMLS)
+def test_spack_yaml(name: str, tmp_path: Path) -> None:
+    content, told = YAMLS[name]
+    put(tmp_path, {"spack.yaml": content})
+    message = assert_one_message(hpc3build("render", ".", cwd=tmp_path), 2)
+    assert told in message and len(message) < 1000
+
+
+def test_the_good_spack_yaml(tmp_path: Path) -> None:
+    """The table above fails for its own reasons."""
+    put(tmp_path, {"spack.yaml": SPACK})
+    done = hpc3build("render", ".", cwd=tmp_path)
+    assert (done.status, done.err) == (0, "") and done.out.startswith("# Made by")
+
+
+def test_anchors_may_be_used_twice(tmp_path: Path) -> None:
+    """YAML allows it; no warning of a library and no line of our source may show."""
+    put(tmp_path, {"spack.yaml": SPACK.replace("[zlib]", "&x [zlib]") + "  view: &x false\n"})
+    done = hpc3build("render", ".", cwd=tmp_path)
+    assert "item_value" not in done.err and "ruamel" not in done.err
+    assert (done.status == 0 and done.err == "") or assert_one_message(done, 2)
+
+
+# spack.lock
+
+
+def lock_with(change: str, value: object) -> str:
+    data = json.loads((LOCK / "spack.lock").read_text())
+    *path, last = change.split("/")
+    place = data
+    for step in path:
+        place = place[int(step) if isinstance(place, list) else next(k for k in place if k.startswith(step))]
+    place[int(last) if isinstance(place, list) else last] = value
+    return json.dumps(data)
+
+
+LOCKS: dict[str, str | bytes] = {
+    "empty": "",
+    "truncated": (LOCK / "spack.lock").read_bytes()[:5000],
+    "not UTF-8": b'{"_meta": "\xff"}',
+    "not an object": "[]",
+    "deep": "[" * 100_000,
+    "number": '{"_meta": ' + "9" * 5000 + "}",
+    "other": '{"a": 1}',
+    "old version": lock_with("_meta/lockfile-version", 3),
+    "new version": lock_with("_meta/lockfile-version", 99),
+    "version is text": lock_with("_meta/lockfile-version", "4"),
+    "version is true": lock_with("_meta/lockfile-version", True),
+    "specs are a list": lock_with("concrete_specs", []),
+    "no roots": lock_with("roots", []),
+    "roots is text": lock_with("roots", "x"),
+    "root that is not there": lock_with("roots/0/hash", "zzz"),
+    "node is null": lock_with("concrete_specs/t2wlesz", None).replace('"t2wlesz": null', '"t2wlesz": null'),
+    "dangling edge": (LOCK / "spack.lock").read_text().replace('"hash": "qfjwlvm', '"hash": "zzzzzzz'),
+    "hostile name": (LOCK / "spack.lock").read_text().replace('"hash": "qfjwlvm', '"hash": "\\u001b[31m'),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in LOCKS if name != "node is null"])
+@pytest.mark.parametrize("command", ["facts", "render"])
+def test_spack_lock(command: str, name: str, tmp_path: Path) -> None:
+    put(tmp_path, {"spack.lock": LOCKS[name], "spack.yaml": (LOCK / "spack.yaml").read_bytes()})
+    options = ["--base", "debian:12", "--spack-ref", "v0.20.3"] if command == "render" else []
+    source = "." if command == "render" else "spack.lock"
+    message = assert_one_message(hpc3build(command, source, *options, cwd=tmp_path), 2)
+    assert "spack.lock" in message and len(message) < 1000
+
+
+def test_lock_without_specs_beside_it(tmp_path: Path) -> None:
+    shutil.copy(LOCK / "spack.lock", tmp_path)
+    put(tmp_path, {"spack.yaml": "spack:\n"})
+    assert_one_message(hpc3build("render", ".", cwd=tmp_path), 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], ["amazonlinux:2", "--base debian:12", "--spack-ref v0.20.3", "--concretize builder"]),
+        (["--base", "debian:12"], ["develop", "--spack-ref v0.20.3"]),
+        (["--spack-ref", "v0.20.3", "--base", "ubuntu:22.04"], ["debian12", "--base debian:12"]),
+        (["--base", "debian:12", "--spack-ref", "v0.20.3", "--target", "zen3"], ["zen3", "x86_64_v3"]),
+        (["--base", "debian:12", "--spack-ref=-x"], ["-x"]),
+    ],
+)
+def test_a_lock_that_does_not_fit(options: list[str], told: list[str]) -> None:
+    message = assert_one_message(hpc3build("render", LOCK, *options), 2)
+    assert [word for word in told if word not in message] == []
+
+
+# Easyconfigs
+
+EB = "name = 'x'\nversion = '1'\neasyblock = 'ConfigureMake'\nhomepage = 'https://x'\ndescription = 'x'\n"
+EASYCONFIGS = {
+    "empty": "",
+    "truncated": EB + "toolchain = {'name': 'GCC', 'vers",
+    "binary": b"\x7fELF\x00\xff",
+    "no toolchain": EB,
+    "mistyped": EB + "toolchain = 5\n",
+    "dependency that is nowhere": EB + "toolchain = SYSTEM\ndependencies = [('nope-nope', '9')]\n",
+    "ends": EB + "import sys\nsys.exit(0)\n",
+    "prints": EB + "print('{\"modules\": []}')\nraise SystemExit(0)\n",
+    "kills": EB + "import os\nos.kill(os.getpid(), 9)\n",
+    "escape": EB + "toolchain = {'name': '\\x1b[31m', 'version': '1'}\n",
+}
+
+
+@pytest.mark.easybuild
+@pytest.mark.parametrize("name", EASYCONFIGS)
+def test_easyconfig(name: str, tmp_path: Path) -> None:
+    if subprocess.run([sys.executable, "-c", "import easybuild.framework"], capture_output=True).returncode:
+        pytest.skip("needs EasyBuild")
+    put(tmp_path, {"x-1.eb": EASYCONFIGS[name]})
+    assert "x-1.eb" in assert_one_message(hpc3build("facts", "x-1.eb", cwd=tmp_path), 2)
+
+
+def test_without_easybuild(tmp_path: Path) -> None:
+    put(tmp_path, {"x-1.eb": EB + "toolchain = SYSTEM\n"})
+    done = hpc3build("facts", "x-1.eb", cwd=tmp_path, env={"HPC3BUILD_EASYBUILD_PYTHON": "/nonexistent/python"})
+    assert_one_message(done, 3)
+
+
+# Options
+
+DIGEST = "sha256:" + "0" * 64
+OPTIONS = [
+    (["-a", "k"], 2),
+    (["-a", "=v"], 2),
+    (["-a", "a b=v"], 2),
+    (["-a", f"{ESCAPE}=v"], 2),
+    (["-a", "k=a\nb"], 2),
+    (["-a", f"k={ESCAPE}"], 2),
+    (["-a", "k=" + "x" * 5000], 2),
+    (["-a", b"k=\xff"], 2),
+    (["-a", "run.oci.x=1"], 2),
+    (["-a", "com.hooks.cxi.enabled=true"], 2),
+    (["-a", "org.supercontainers.gpu=NOPE"], 2),
+    (["-a", "k=1", "-a", "k=2"], 2),
+    (["--remove", "a b"], 2),
+    (["--remove", ""], 2),
+    (["-a", "k=v", "--expect-digest", "foo"], 2),
+    (["-a", "k=v", "--expect-digest", "sha256:12"], 2),
+    (["-a", "k=v", "--expect-digest", DIGEST], 5),
+    (["-a", "k=v", "--from", "nope.lock"], 2),
+    (["--from", "."], 2),
+    (["-a", "org.supercontainers.mpi=none"], 1),
+]
+
+
+@pytest.mark.parametrize(("options", "status"), OPTIONS, ids=lambda value: ascii(value)[:40])
+def test_annotate_options(options: list[str | bytes], status: int, tmp_path: Path) -> None:
+    make_layout(tmp_path / "image", [{"a": b"1"}], labels={"org.supercontainers.mpi": "mpich"})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert_one_message(hpc3build("annotate", "oci:image", *options, cwd=tmp_path), status)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--engine", "nope"], "nope"),
+        (["--engine", ESCAPE], "--engine"),
+        (["--secret", "x"], "--secret"),
+        (["--secret", "id=a,src=nope"], "nope"),
+        (["--secret", "id=a,src="], "--secret"),
+        (["--secret", "src=spack.yaml"], "--secret"),
+        (["--secret", "id=a,src=spack.yaml,mode=1"], "--secret"),
+        (["--secret", "id=a;b,src=spack.yaml"], "--secret"),
+        (["--secret", f"id=a,src={LONG}"], "--secret"),
+        (["--target", "nope"], "nope"),
+        (["--base", "a\nRUN x"], "base"),
+        (["--base", ESCAPE], "base"),
+    ],
+)
+def test_build_options(options: list[str], told: str, tmp_path: Path) -> None:
+    """Refused before anything is built: there is no engine on this PATH at all."""
+    put(tmp_path, {"spack.yaml": SPACK})
+    done = hpc3build("build", ".", "-t", "oci:out:1", *options, cwd=tmp_path, env={"PATH": "/nonexistent"})
+    assert told in assert_one_message(done, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["spack.yaml"]
+
+
+def test_no_engine(tmp_path: Path) -> None:
+    put(tmp_path, {"spack.yaml": SPACK})
+    for options in ([], ["--engine", "buildah"], ["--engine", "podman"]):
+        done = hpc3build("build", ".", "-t", "oci:out:1", *options, cwd=tmp_path, env={"PATH": "/nonexistent"})
+        assert "install" in assert_one_message(done, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["spack.yaml"]
+
+
+# Images
+
+
+def test_images(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    make_index(tmp_path / "index", [make_layout(tmp_path / "index", [{"a": b"1"}], tag=None)])
+    make_layout(tmp_path / "broken", [{"a": b"1"}])
+    for blob in (tmp_path / "broken/blobs/sha256").iterdir():
+        blob.write_bytes(blob.read_bytes()[:-1])
+    for arguments, status in (
+        (["inspect", "oci:nope"], 4),
+        (["inspect", "oci:empty"], 4),
+        (["inspect", "oci:broken"], 4),
+        (["check", "oci:broken"], 4),
+        (["check", "oci:index"], 2),
+        (["check", "oci:index", "--run", "nope"], 2),
+        (["inspect", "oci:index:other"], 4),
+        (["annotate", "oci:index", "-a", "k=v"], 4),
+        (["facts", "docker://localhost:1/x:1"], 4),
+    ):
+        assert_one_message(hpc3build(*arguments, cwd=tmp_path), status)
