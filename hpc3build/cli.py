@@ -28,9 +28,6 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code (docs/cli.md) and never lets an error of ours become a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments == ["--version"]:
-        print(f"hpc3build {__version__}")
-        return 0
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
@@ -193,15 +190,10 @@ def _build(options: argparse.Namespace) -> int:
     from hpc3build.workflows.render import render
 
     target = parse(options.tag)
+    secrets = dict(map(_secret, options.secret))
+    engine = choose(options.engine, run)
     planned = render(tuple(options.recipe), _settings(options), run)
-    built = build(
-        planned,
-        target,
-        choose(options.engine, run),
-        run,
-        secrets=dict(map(_secret, options.secret)),
-        no_cache=options.no_cache,
-    )
+    built = build(planned, target, engine, run, secrets=secrets, no_cache=options.no_cache)
     if options.json:
         document = report.facts_json(str(built.reference), built.facts)
         sys.stdout.write(report.dumps({**document, "digest": built.digest}))

@@ -24,7 +24,8 @@ ONLY = {
 }
 #: Lowest first; a module imports of its own layer and of lower ones.
 LAYERS = (
-    ["errors", "findings", "stack", "oci", "jsonedit", "jsonread", "reference", "recipe", "resources", "run", "bases", "__init__"],
+    ["__init__", "errors", "findings", "stack", "oci", "jsonedit", "jsonread", "pairs", "reference", "recipe"]
+    + ["resources", "run", "bases"],
     ["evidence", "host"],
     ["facts"],
     ["frontends", "engines", "stores", "site"],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hpc3build.errors import ToolError
+from hpc3build.errors import ToolError, ToolMissing
 from hpc3build.reference import is_digest
 from hpc3build.run import Completed, Runner
 
@@ -36,6 +36,8 @@ def build_with(
             argv += ["--secret", f"id={name},src={path}"]
         try:
             runner([*argv, str(context)], stream=True)
+        except ToolMissing:
+            raise
         except ToolError as error:
             raise ToolError(
                 error.message,

@@ -1,0 +1,22 @@
+from spack_repo.builtin.build_systems.generic import Package
+
+from spack.package import *
+
+
+class HelloMpi(Package):
+    """Says which MPI library it is bound to, and sums over its ranks. Its source lies beside this file."""
+
+    homepage = "https://www.mpi-forum.org/"
+    has_code = False
+
+    license("Apache-2.0")
+
+    version("1.0")
+
+    depends_on("c", type="build")
+    depends_on("mpi")
+
+    def install(self, spec, prefix):
+        mkdirp(prefix.bin)
+        mpicc = Executable(spec["mpi"].mpicc)
+        mpicc("-O2", "-o", prefix.bin.join("hello-mpi"), join_path(self.package_dir, "hello-mpi.c"))

@@ -1,0 +1,61 @@
+"""os-release of the final stage."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpc3build.evidence.layers import ImageFile, ImageFiles
+from hpc3build.facts import system
+from hpc3build.facts import vocabulary as voc
+from tests.stacks import values
+
+DEBIAN = b'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_ID="12"\nID=debian\n'
+
+
+def image(**paths: bytes) -> ImageFiles:
+    names = {"etc": "/etc/os-release", "usr": "/usr/lib/os-release"}
+    return ImageFiles(
+        {names[k]: ImageFile(names[k], "file", 0o644, 0, 0, len(d), "", d, "sha256:0") for k, d in paths.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (DEBIAN, ("debian", "12")),
+        (b"ID=\"rocky\"\nVERSION_ID='9.4'\n", ("rocky", "9.4")),
+        (b"ID=arch\n", ("arch", None)),
+        (b"# ID=no\n\nNAME=x\nID=alpine\r\nVERSION_ID=3.20.1\r\n", ("alpine", "3.20.1")),
+        (b"ID=debian\nVERSION_ID=1 2\n", ("debian", "12")),
+        (b"ID=Debian\nVERSION_ID=12\n", (None, "12")),
+        (b'ID="deb"\nVERSION_ID="unclosed\n', ("deb", None)),
+        (b"\xff\xfe\nID=x\n=\n==\nno line\n", ("x", None)),
+        (b"", (None, None)),
+    ],
+)
+def test_vendor_and_version(text: bytes, expected: tuple[str | None, str | None]) -> None:
+    found = values(system.from_files(image(etc=text)))
+    assert (found.get(voc.OS_VENDOR), found.get(voc.OS_VERSION)) == expected
+
+
+@pytest.mark.parametrize("value", ["$(reboot)", "`id`", "a\\nb", "a b;c", "../x", "\x1b[2J"])
+def test_hostile_values_never_become_facts(value: str) -> None:
+    assert values(system.from_files(image(etc=f"ID='{value}'\n".encode()))).get(voc.OS_VENDOR) is None
+
+
+def test_etc_comes_first_and_usr_lib_stands_in() -> None:
+    assert values(system.from_files(image(etc=b"ID=a\n", usr=b"ID=b\nVERSION_ID=1\n"))) == {voc.OS_VENDOR: "a"}
+    assert values(system.from_files(image(usr=DEBIAN))) == {voc.OS_VENDOR: "debian", voc.OS_VERSION: "12"}
+    assert values(system.from_files(image())) == {}
+
+
+def test_the_usual_link_from_etc_is_followed() -> None:
+    link = ImageFile("/etc/os-release", "symlink", 0o777, 0, 0, 0, "../usr/lib/os-release", b"", "sha256:0")
+    files = ImageFiles({**image(usr=DEBIAN), "/etc/os-release": link})
+    assert values(system.from_files(files)) == {voc.OS_VENDOR: "debian", voc.OS_VERSION: "12"}
+
+
+def test_only_os_release_is_read() -> None:
+    assert system.wanted("/etc/os-release")
+    assert system.wanted("/usr/lib/os-release")
+    assert system.wanted("/etc/passwd") is None
