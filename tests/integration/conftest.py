@@ -93,7 +93,7 @@ class loaded:  # noqa: N801
 
     def __exit__(self, *_: object) -> None:
         # An image that was there before, under another name or none, only loses our name.
-        sh("podman", "untag" if self.theirs else "rmi", *(() if self.theirs else ("--no-prune",)), self.name)
+        sh("podman", *(("untag", self.name) if self.theirs else ("rmi", "--no-prune")), self.name)
 
 
 def all_images() -> list[str]:
