@@ -24,8 +24,8 @@ ONLY = {
 }
 #: Lowest first; a module imports of its own layer and of lower ones.
 LAYERS = (
-    ["__init__", "errors", "findings", "stack", "oci", "jsonedit", "jsonread", "pairs", "reference", "recipe"]
-    + ["resources", "run", "bases"],
+    ["__init__", "errors", "findings", "stack", "jsonedit", "jsonread", "oci", "pairs", "reference"],
+    ["recipe", "resources", "run", "bases"],
     ["evidence", "host"],
     ["facts"],
     ["frontends", "engines", "stores", "site"],

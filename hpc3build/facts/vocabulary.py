@@ -33,8 +33,8 @@ def _one_of(*values: str) -> str:
 
 def _key(name: str, grammar: str, pattern: str, need: Need, place: Place, derived: str, consumers: str, subject: str,
          *, condition: str = "", aliases: tuple[str, ...] = (), confirmed: bool = True) -> Key:
-    return Key(name=name, grammar=grammar, pattern=re.compile(pattern, re.ASCII), need=need, place=place, derived=derived,
-               consumers=consumers, subject=subject, condition=condition, aliases=aliases, confirmed=confirmed)
+    return Key(name=name, grammar=grammar, pattern=re.compile(pattern, re.ASCII), need=need, place=place,
+               derived=derived, consumers=consumers, subject=subject, condition=condition, aliases=aliases, confirmed=confirmed)
 
 
 _MODES = ("mpi_replace", "mpi_system", "libfabric_inject", "ucx_inject", "mpi_translate")
@@ -50,11 +50,11 @@ CPU_VERSION = _key(
     "R2: the highest target of any package that counts", "hpc3build, compspec, MetaHub, platform.variant", "cpu",
     aliases=("io.archspec.cpu.target",))
 GPU = _key(
-    _P + "gpu", "LIST of cuda, rocm, opencl, sycl | none", rf"none|{_list_of(_one_of('cuda', 'rocm', 'opencl', 'sycl'))}",
-    M, L | D, "R4", "Shifter, Sarus, hpc3build", "gpu")
+    _P + "gpu", "LIST of cuda, rocm, opencl, sycl | none",
+    rf"none|{_list_of(_one_of('cuda', 'rocm', 'opencl', 'sycl'))}", M, L | D, "R4", "Shifter, Sarus, hpc3build", "gpu")
 GPU_ARCHITECTURE = _key(
-    _P + "hardware.gpu.architecture", "LIST of sm_NN[af], compute_NN[af] (PTX), gfx…[:feature±]", _list_of(_GPU_ARCH), C,
-    L | D, "R4; fat binaries and code objects", "hpc3build", "gpu", condition="gpu")
+    _P + "hardware.gpu.architecture", "LIST of sm_NN[af], compute_NN[af] (PTX), gfx…[:feature±]", _list_of(_GPU_ARCH),
+    C, L | D, "R4; fat binaries and code objects", "hpc3build", "gpu", condition="gpu")
 CUDA_VERSION = _key(
     _P + "hardware.gpu.cuda.version", "VER of the toolkit", _VER, C, L | D, "the cuda package of the stack",
     "hpc3build, EDF, NVIDIA_REQUIRE_CUDA", "gpu", condition="cuda")

@@ -56,12 +56,13 @@ class LocalStore:
         if digest in self._pending:
             yield io.BytesIO(self._pending[digest])
             return
-        if self._export is None:
+        if digest not in self._exported:
             manifest = self.manifest()
             if digest == manifest.config.digest:
                 yield io.BytesIO(self._config(self._image(None), manifest))
                 return
-            self._export_layers(manifest)
+            if self._export is None:
+                self._export_layers(manifest)
         if digest not in self._exported or self._export is None:
             raise StoreError(f"{self.reference}: the image has no blob {digest}")
         with Layout(self._export).blob(self._exported[digest]) as stream:

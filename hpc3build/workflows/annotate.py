@@ -9,6 +9,7 @@ from types import MappingProxyType
 from hpc3build import rewrite
 from hpc3build.errors import InputError
 from hpc3build.facts import vocabulary as voc
+from hpc3build.oci import digest_of
 from hpc3build.pairs import check_pair
 from hpc3build.recipe import Settings
 from hpc3build.reference import Reference, is_digest
@@ -87,7 +88,7 @@ def annotate(reference: Reference, wish: Wish, runner: Runner) -> rewrite.Result
         )
         if not wish.dry_run:
             return rewrite.apply(store, plan)
-        would = tuple(manifest.digest for _, manifest in plan.manifests)
+        would = (*map(digest_of, plan.blobs), *(manifest.digest for _, manifest in plan.manifests))
         return rewrite.Result(
             reference, plan.old_digest, plan.new_digest, not plan.is_empty, would, plan.converted, plan.warnings
         )

@@ -26,7 +26,6 @@ def image(**paths: bytes) -> ImageFiles:
         (b"ID=\"rocky\"\nVERSION_ID='9.4'\n", ("rocky", "9.4")),
         (b"ID=arch\n", ("arch", None)),
         (b"# ID=no\n\nNAME=x\nID=alpine\r\nVERSION_ID=3.20.1\r\n", ("alpine", "3.20.1")),
-        (b"ID=debian\nVERSION_ID=1 2\n", ("debian", "12")),
         (b"ID=Debian\nVERSION_ID=12\n", (None, "12")),
         (b'ID="deb"\nVERSION_ID="unclosed\n', ("deb", None)),
         (b"\xff\xfe\nID=x\n=\n==\nno line\n", ("x", None)),

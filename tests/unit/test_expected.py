@@ -1,0 +1,79 @@
+"""Real locks and closures: the planned facts equal what was worked out by hand from the rules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc3build.facts import Facts, Source
+from hpc3build.facts.subjects import of_stack
+from hpc3build.frontends.easybuild import stack_of_closure
+from hpc3build.frontends.spack_lock import VERSIONS, read_lock
+from hpc3build.stack import Stack
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+LOCKS = sorted(path.stem for path in (DATA / "spack" / "expected").glob("*.json"))
+CLOSURES = sorted(path.stem for path in (DATA / "easybuild" / "expected").glob("*.json"))
+
+
+def load(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def lock(name: str) -> Stack:
+    path = DATA / "spack" / "envs" / name / "spack.lock"
+    return read_lock(path.read_text(encoding="utf-8"), str(path))
+
+
+def closure(name: str, target: str | None = None) -> Stack:
+    return stack_of_closure(load(DATA / "easybuild" / "closures" / f"{name}.json"), target=target)
+
+
+def check(found: Facts, expected: Any) -> None:
+    assert found.annotations() == expected["annotations"]
+    assert sorted(conflict.key.name for conflict in found.conflicts) == sorted(expected["conflicts"])
+    assert not set(expected.get("undecided", ())) & set(found.annotations())
+    for key, fact in found.items():
+        assert fact.key is key
+        assert fact.source is Source.STACK
+        assert fact.evidence.strip()
+        assert "\n" not in fact.evidence
+    for conflict in found.conflicts:
+        assert len({fact.value for fact in conflict.values}) > 1
+        assert all(fact.evidence for fact in conflict.values)
+        assert all(fact.value in conflict.message for fact in conflict.values) or conflict.key.name.endswith("mode")
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock(name: str) -> None:
+    check(of_stack(lock(name), folder=name), load(DATA / "spack" / "expected" / f"{name}.json"))
+
+
+@pytest.mark.parametrize("name", CLOSURES)
+def test_a_closure(name: str) -> None:
+    check(of_stack(closure(name), folder=name), load(DATA / "easybuild" / "expected" / f"{name}.json"))
+
+
+@pytest.mark.parametrize("name", CLOSURES)
+def test_a_closure_for_a_target(name: str) -> None:
+    expected = load(DATA / "easybuild" / "expected" / f"{name}.json")
+    named = expected.get("with_target_x86_64_v3")
+    if named is None:
+        pytest.skip("no expectation for a target")
+    found = of_stack(closure(name, "x86_64_v3"), folder=name).annotations()
+    assert found == {**expected["annotations"], **named["annotations"]}
+
+
+def test_every_lock_and_closure_has_its_expectation() -> None:
+    assert sorted(path.parent.name for path in (DATA / "spack" / "envs").glob("*/spack.lock")) == LOCKS
+    assert sorted(path.stem for path in (DATA / "easybuild" / "closures").glob("*.json")) == CLOSURES
+    assert len(LOCKS) >= 19
+    assert len(CLOSURES) >= 13
+
+
+def test_the_locks_are_of_all_versions_that_can_be_read() -> None:
+    paths = (DATA / "spack" / "envs").glob("*/spack.lock")
+    assert {load(path)["_meta"]["lockfile-version"] for path in paths} == set(VERSIONS) == {4, 5, 6, 7}

@@ -1,0 +1,181 @@
+"""Plan against finding: every sentence of rule R9, and labels as evidence (R10)."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from hpc3build.errors import Contradiction
+from hpc3build.evidence.layers import ImageFiles
+from hpc3build.facts import Conflict, Fact, Facts, Key, Note, Source, gather
+from hpc3build.facts import vocabulary as voc
+from hpc3build.facts.agreement import agree, reconcile
+from hpc3build.facts.subjects import of_image, of_labels
+from tests.stacks import root, stack
+
+
+def facts(source: Source, **named: str) -> Facts:
+    return gather(Fact(getattr(voc, name), value, source, f"{source.name} {name}") for name, value in named.items())
+
+
+def plan(**named: str) -> Facts:
+    return facts(Source.STACK, **named)
+
+
+def found(**named: str) -> Facts:
+    return facts(Source.FILES, **named)
+
+
+AGREE: list[tuple[Key, str, str, bool]] = [
+    # CPU evidence is a lower bound.
+    (voc.CPU_VERSION, "zen3", "x86_64_v3", True),
+    (voc.CPU_VERSION, "zen3", "zen3", True),
+    (voc.CPU_VERSION, "x86_64_v3", "x86_64", True),
+    (voc.CPU_VERSION, "x86_64_v3", "zen3", False),
+    (voc.CPU_VERSION, "x86_64_v3", "x86_64_v4", False),
+    (voc.CPU_VERSION, "zen2", "x86_64_v4", False),
+    (voc.CPU_VERSION, "zen2", "aarch64", False),
+    (voc.CPU_MODE, "microarch", "generic", True),
+    # PTX and additional SASS refine.
+    (voc.GPU_ARCHITECTURE, "sm_80", "compute_80,sm_80", True),
+    (voc.GPU_ARCHITECTURE, "sm_80", "sm_70,sm_80,sm_90", True),
+    (voc.GPU_ARCHITECTURE, "sm_80,sm_90", "sm_80", False),
+    (voc.GPU_ARCHITECTURE, "sm_80", "sm_90", False),
+    # A provider that is present and not needed is no contradiction.
+    (voc.MPI, "mpich,openmpi", "openmpi", True),
+    (voc.MPI, "openmpi", "openmpi", True),
+    (voc.MPI, "openmpi", "mpich", False),
+    (voc.MPI, "openmpi", "mpich,openmpi", False),
+    (voc.MPI, "none", "openmpi", False),
+    # Versions on the digits that both give.
+    (voc.CUDA_VERSION, "11.8.0", "11.8", True),
+    (voc.CUDA_VERSION, "11.8", "11.8.89", True),
+    (voc.CUDA_VERSION, "11.8", "11.80", False),
+    (voc.CUDA_VERSION, "11.8", "12.4", False),
+    (voc.ROCM_VERSION, "6.2", "6.2.4", True),
+    (voc.MPI_VERSION, "4.1.5", "4.1.6", False),
+    (voc.MPI_VERSION, "5.0.0rc1", "5.0.0", True),
+    (voc.IMAGE_VERSION, "2021.5", "2021.5", True),
+    (voc.IMAGE_VERSION, "2021.5", "2022", False),
+    (voc.IMAGE_VERSION, "main", "develop", False),
+    # All else is equal or not.
+    (voc.TITLE, "gromacs", "gromacs", True),
+    (voc.TITLE, "gromacs", "lammps", False),
+    (voc.GPU, "cuda", "none", False),
+    (voc.MPI_IMPLEMENTATION, "openmpi", "hpcx", False),
+    (voc.LIBC_PROVIDER, "glibc", "musl", False),
+    (voc.OS_VERSION, "12", "12.5", False),
+]
+
+
+@pytest.mark.parametrize(("key", "planned", "seen", "expected"), AGREE)
+def test_agree(key: Key, planned: str, seen: str, expected: bool) -> None:
+    assert agree(key, planned, seen) is expected
+    if expected:
+        reconcile(gather([Fact(key, planned, Source.STACK, "p")]), gather([Fact(key, seen, Source.FILES, "f")]))
+    else:
+        with pytest.raises(Contradiction):
+            reconcile(gather([Fact(key, planned, Source.STACK, "p")]), gather([Fact(key, seen, Source.FILES, "f")]))
+
+
+def test_a_contradiction_names_every_key_with_plan_finding_and_their_evidence() -> None:
+    with pytest.raises(Contradiction) as stopped:
+        reconcile(plan(MPI="openmpi", GPU="none", GLIBC="2.36"), found(MPI="mpich", GPU="cuda", GLIBC="2.36"))
+    text = stopped.value.message
+    for part in ("openmpi", "mpich", "STACK MPI", "FILES MPI", voc.MPI.name, voc.GPU.name, "FILES GPU"):
+        assert part in text
+    assert voc.GLIBC.name not in text
+    assert stopped.value.exit_code == 1
+
+
+def test_what_the_user_decided_is_not_contradicted() -> None:
+    joined = reconcile(facts(Source.USER, MPI="openmpi"), found(MPI="mpich"))
+    assert joined.value(voc.MPI) == "openmpi"
+
+
+def test_plan_and_finding_complete_each_other() -> None:
+    joined = reconcile(plan(MPI="openmpi", TITLE="x"), found(GLIBC="2.36", TITLE="x"))
+    assert joined.annotations() == {voc.MPI.name: "openmpi", voc.TITLE.name: "x", voc.GLIBC.name: "2.36"}
+
+
+def test_a_lower_bound_leaves_the_plan_and_more_detail_replaces_it() -> None:
+    joined = reconcile(
+        plan(CPU_VERSION="zen3", CPU_MODE="microarch", CUDA_VERSION="12.4", MPI_VERSION="4.1.5", GPU_ARCHITECTURE="sm_80"),
+        found(
+            CPU_VERSION="x86_64", CPU_MODE="generic", CUDA_VERSION="12.4.1", MPI_VERSION="4.1",
+            GPU_ARCHITECTURE="compute_80,sm_80",
+        ),
+    )  # fmt: skip
+    expected = {
+        voc.CPU_VERSION: "zen3",
+        voc.CPU_MODE: "microarch",
+        voc.CUDA_VERSION: "12.4.1",
+        voc.MPI_VERSION: "4.1.5",
+        voc.GPU_ARCHITECTURE: "compute_80,sm_80",
+    }
+    assert {key: fact.value for key, fact in joined.items()} == expected
+
+
+def test_a_provider_planned_in_union_stays_planned() -> None:
+    joined = reconcile(plan(MPI="mpich,openmpi"), found(MPI="openmpi"))
+    assert joined.value(voc.MPI) == "mpich,openmpi"
+
+
+@pytest.mark.parametrize("in_plan", [True, False])
+def test_a_conflict_of_either_side_leaves_its_key_without_a_value(in_plan: bool) -> None:
+    clash = Facts(conflicts=(Conflict(voc.MPI, (), "two"),), notes=(Note(voc.GPU, "n", "e"),))
+    sides = (clash, found(MPI="mpich")) if in_plan else (plan(MPI="mpich"), clash)
+    joined = reconcile(*sides)
+    assert voc.MPI not in joined
+    assert joined.conflicts == clash.conflicts
+    assert joined.notes == clash.notes
+
+
+def test_labels_are_the_weakest_evidence_and_aliases_are_read() -> None:
+    labels = {
+        "org.supercontainers.glibc.version": "2.36",
+        "io.archspec.cpu.target": "zen3",
+        "org.supercontainers.gpu": "cuda",
+        "maintainer": "me",
+    }
+    told = {fact.key: fact for fact in of_labels(labels)}
+    assert {key.name: fact.value for key, fact in told.items()} == {
+        voc.GLIBC.name: "2.36",
+        voc.CPU_VERSION.name: "zen3",
+        voc.GPU.name: "cuda",
+    }
+    assert {fact.source for fact in told.values()} == {Source.LABEL}
+    assert told[voc.GLIBC].evidence == "label org.supercontainers.glibc.version"
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {voc.GPU.name: "nvidia"},
+        {voc.GPU.name: ""},
+        {voc.TITLE.name: "a\nb"},
+        {voc.DOCUMENTATION.name: base64.b64encode(b"x" * 4000).decode()},
+        {voc.TITLE.name: "x" * 5000},
+        {voc.TITLE.name: "\ud800"},
+    ],
+)
+def test_a_label_that_breaks_a_rule_says_nothing(labels: dict[str, str]) -> None:
+    assert list(of_labels(labels)) == []
+    assert len(of_image(ImageFiles({}), None, labels, ())) == 0
+
+
+def test_stack_files_and_labels_of_an_image_join() -> None:
+    made = stack(root("a@1", target="zen3"))
+    labels = {voc.CPU_VERSION.name: "x86_64_v3", voc.TITLE.name: "told", voc.RANK.name: "3"}
+    joined = of_image(ImageFiles({}), made, labels, ())
+    assert joined.value(voc.CPU_VERSION) == "zen3"
+    assert joined.value(voc.TITLE) == "told"
+    assert joined.value(voc.IMAGE_VERSION) == "1"
+    assert joined.value(voc.RANK) == "3"
+
+
+def test_a_label_above_what_the_stack_says_is_a_conflict() -> None:
+    joined = of_image(ImageFiles({}), stack(root("a@1", target="x86_64")), {voc.CPU_VERSION.name: "zen3"}, ())
+    assert voc.CPU_VERSION not in joined
+    assert {conflict.key for conflict in joined.conflicts} >= {voc.CPU_VERSION}
