@@ -31,10 +31,11 @@ def _one_of(*values: str) -> str:
     return "|".join(re.escape(value) for value in values)
 
 
-def _key(name: str, grammar: str, pattern: str, need: Need, place: Place, derived: str, consumers: str, subject: str,
-         *, condition: str = "", aliases: tuple[str, ...] = (), confirmed: bool = True) -> Key:
+def _key(name: str, grammar: str, pattern: str, need: Need, place: Place, derived: str, consumers: str,
+         subject: str, *, condition: str = "", aliases: tuple[str, ...] = (), confirmed: bool = True) -> Key:
     return Key(name=name, grammar=grammar, pattern=re.compile(pattern, re.ASCII), need=need, place=place,
-               derived=derived, consumers=consumers, subject=subject, condition=condition, aliases=aliases, confirmed=confirmed)
+               derived=derived, consumers=consumers, subject=subject, condition=condition, aliases=aliases,
+               confirmed=confirmed)
 
 
 _MODES = ("mpi_replace", "mpi_system", "libfabric_inject", "ucx_inject", "mpi_translate")

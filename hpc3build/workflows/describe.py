@@ -79,7 +79,7 @@ def planned_facts(recipe: Recipe, stack: Stack | None) -> Facts:
     if stack is not None:
         return subjects.of_stack(stack, folder=recipe.folder.name, said=statements)
     target = recipe.settings.target
-    planned = cpu.facts_of(target, Source.USER, "target of hpc3build.yaml, or --target") if target else ()
+    planned = cpu.facts_of(target, Source.STACK, "target of hpc3build.yaml, or --target") if target else ()
     title = (
         ()
         if recipe.settings.title

@@ -101,7 +101,10 @@ def test_plan_and_finding_complete_each_other() -> None:
 
 def test_a_lower_bound_leaves_the_plan_and_more_detail_replaces_it() -> None:
     joined = reconcile(
-        plan(CPU_VERSION="zen3", CPU_MODE="microarch", CUDA_VERSION="12.4", MPI_VERSION="4.1.5", GPU_ARCHITECTURE="sm_80"),
+        plan(
+            CPU_VERSION="zen3", CPU_MODE="microarch", CUDA_VERSION="12.4", MPI_VERSION="4.1.5",
+            GPU_ARCHITECTURE="sm_80",
+        ),
         found(
             CPU_VERSION="x86_64", CPU_MODE="generic", CUDA_VERSION="12.4.1", MPI_VERSION="4.1",
             GPU_ARCHITECTURE="compute_80,sm_80",

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpc3build.errors import InputError
+from hpc3build.facts.subjects import of_stack
 from hpc3build.frontends.spack_lock import read_lock
 from hpc3build.stack import Stack
 
@@ -26,13 +27,21 @@ def read(document: Any) -> Stack | None:
     """The Stack, None where it is refused as it should be."""
     text = document if isinstance(document, str) else json.dumps(document)
     try:
-        return read_lock(text, "dir/spack.lock")
+        made = read_lock(text, "dir/spack.lock")
     except InputError as error:
         assert error.message.startswith("dir/spack.lock:"), error.message
         assert len(error.message.splitlines()) == 1, error.message
         assert len(error.message) < 2000
         error.message.encode("utf-8")
         return None
+    for package in made.packages:
+        assert package.origin.isprintable()
+        assert (package.compiler or "x").isprintable()
+    try:
+        of_stack(made, folder="dir")
+    except InputError as error:
+        assert len(error.message.splitlines()) == 1
+    return made
 
 
 def node(name: str = "a", **fields: Any) -> dict[str, Any]:
@@ -199,6 +208,9 @@ def test_a_chain_of_100000_packages() -> None:
     made = read(lock(nodes, roots=[{"hash": "0"}]))
     assert made is not None
     assert len(made.counted) == count
+
+
+PLACES = ["document", "kinds", "virtuals", "variant", "edge name", "compiler", "version", "hash"]
 
 
 @pytest.mark.parametrize("depth", [100, 300, 480, 900, 950, 985, 1_000, 5_000, 100_000])
