@@ -116,6 +116,8 @@ def _recipe_options(parser: argparse.ArgumentParser, *, building: bool) -> None:
             help="hpc3 is HPC3's line to the letter; hpc3-exec keeps quoting and exit codes",
         )
         parser.add_argument("--spack-ref", metavar="REF", help="tag or commit of Spack in the builder")
+        parser.add_argument("--spack-source", metavar="DIR|URL", help="git repository of Spack: a clone here, or a URL")
+        parser.add_argument("--packages-source", metavar="DIR|URL", help="the same of spack-packages")
         parser.add_argument("--concretize", choices=("builder",), help="set the lock aside")
         parser.add_argument(
             "--host-provided",
@@ -129,8 +131,9 @@ def _recipe_options(parser: argparse.ArgumentParser, *, building: bool) -> None:
 def _settings(options: argparse.Namespace) -> Any:
     from hpc3build.recipe import Settings
 
-    names = ("target", "cuda_compute_capabilities", "title", "base", "entrypoint", "spack_ref", "concretize")
-    given = {name: getattr(options, name, None) for name in names}
+    names = ("target", "cuda_compute_capabilities", "title", "base", "entrypoint", "concretize")
+    of_spack = ( "spack_ref", "spack_source", "packages_source")
+    given = {name: getattr(options, name, None) for name in (*names, *of_spack)}
     return Settings().overridden(**given, host_provided=tuple(getattr(options, "host_provided", ())))
 
 
@@ -191,9 +194,8 @@ def _build(options: argparse.Namespace) -> int:
 
     target = parse(options.tag)
     secrets = dict(map(_secret, options.secret))
-    engine = choose(options.engine, run)
     planned = render(tuple(options.recipe), _settings(options), run)
-    built = build(planned, target, engine, run, secrets=secrets, no_cache=options.no_cache)
+    built = build(planned, target, choose(options.engine, run), run, secrets=secrets, no_cache=options.no_cache)
     if options.json:
         document = report.facts_json(str(built.reference), built.facts)
         sys.stdout.write(report.dumps({**document, "digest": built.digest}))
@@ -206,7 +208,7 @@ def _build(options: argparse.Namespace) -> int:
 def _secret(text: str) -> tuple[str, Path]:
     pairs = dict(part.partition("=")[::2] for part in text.split(","))
     source = pairs.get("src") or pairs.get("source") or ""
-    if set(pairs) - {"id", "src", "source"} or not pairs.get("id") or not Path(source).is_file():
+    if set(pairs) - {"id", "src", "source"} or not pairs.get("id") or not os.path.isfile(source):  # noqa: PTH113
         raise InputError(f"--secret {text}: expected id=ID,src=FILE, and a file that is there")
     return pairs["id"], Path(source)
 

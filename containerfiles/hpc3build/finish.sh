@@ -2,8 +2,8 @@
 # users that no passwd file knows (the Red Hat family's /etc/profile calls `id -un` and `id -gn`).
 set -eu
 for script in /etc/profile /etc/bashrc /etc/bash.bashrc /etc/profile.d/*.sh; do
-    if [ -f "$script" ] && grep -Eq 'whoami|\bid -(un|gn|nu|ng)\b' "$script"; then
-        sed -i -E 's/(\/usr\/bin\/)?whoami\b/id -u/g; s/\bid -(un|nu)\b/id -u/g; s/\bid -(gn|ng)\b/id -g/g' "$script"
+    if [ -f "$script" ] && grep -Eq '\b(whoami|logname)\b|\bid -([ug]n|n[ug]|[ug] -n)\b' "$script"; then
+        sed -i -E 's/(\/usr\/bin\/)?\b(whoami|logname)\b/id -u/g; s/\bid -(un|nu|u -n)\b/id -u/g; s/\bid -(gn|ng|g -n)\b/id -g/g' "$script"
     fi
 done
 if command -v ldconfig >/dev/null 2>&1; then

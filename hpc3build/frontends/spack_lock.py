@@ -33,6 +33,7 @@ class _Reader:
         self.data = self.mapping(data, "the document")
 
     def fail(self, what: str, expected: str) -> InputError:
+        what = "".join(character if character.isprintable() else "?" for character in what)[:300]
         return InputError(f"{self.origin}: {what}: expected {expected}", hint="the file is not as Spack writes it")
 
     def mapping(self, value: Any, what: str) -> Mapping[str, Any]:
@@ -41,8 +42,8 @@ class _Reader:
         return value
 
     def text(self, value: Any, what: str) -> str:
-        if not isinstance(value, str) or not value:
-            raise self.fail(what, "text")
+        if not isinstance(value, str) or not value or not value.isprintable():
+            raise self.fail(what, "one line of text")
         return value
 
     def items(self, value: Any, what: str) -> list[Any]:
@@ -71,6 +72,8 @@ class _Reader:
     def stack(self) -> Stack:
         version = self.version()
         nodes = self.mapping(self.data.get("concrete_specs"), "concrete_specs")
+        for key in nodes:
+            self.text(key, "concrete_specs")
         roots = {}
         for root in self.items(self.data.get("roots"), "roots"):
             digest = self.text(self.mapping(root, "roots").get("hash"), "roots:hash")
@@ -139,14 +142,16 @@ class _Reader:
         self, key: str, node: Mapping[str, Any], edges: Mapping[str, tuple[Dependency, ...]], nodes: Mapping[str, Any]
     ) -> str | None:
         """``gcc@12.2.0`` from the attribute (to version 5), or from the edge that stands for c (from version 6)."""
-        attribute = node.get("compiler")
-        if isinstance(attribute, dict):
-            return f"{attribute.get('name')}@{attribute.get('version')}"
-        for edge in edges[key]:
+        compiler = node.get("compiler")
+        for edge in edges[key] if compiler is None else ():
             if set(edge.virtuals) & set(_COMPILER_VIRTUALS):
-                found = nodes[edge.package]
-                return f"{found.get('name')}@{found.get('version')}"
-        return None
+                compiler = nodes[edge.package]
+                break
+        if compiler is None:
+            return None
+        compiler = self.mapping(compiler, f"{key}: compiler")
+        name, version = (self.text(compiler.get(part), f"{key}: compiler: {part}") for part in ("name", "version"))
+        return f"{name}@{version}"
 
     def variants(self, name: str, node: Mapping[str, Any]) -> Mapping[str, Variant]:
         found: dict[str, Variant] = {}

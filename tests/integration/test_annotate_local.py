@@ -114,9 +114,7 @@ def test_layout_dry_run(layout: Path, mpi_hello: Built) -> None:
 
 def test_layout_moved_meanwhile(layout: Path) -> None:
     before = snapshot(layout)
-    done = hpc3build(
-        "annotate", f"oci:{layout}:1.0", *PAIR, "--expect-digest", f"sha256:{'0' * 64}", check=False
-    )
+    done = hpc3build("annotate", f"oci:{layout}:1.0", *PAIR, "--expect-digest", f"sha256:{'0' * 64}", check=False)
     assert done.returncode == 5 and snapshot(layout) == before
 
 

@@ -181,7 +181,9 @@ def test_the_built_image_conforms_under(name: str, mpi_hello: Built, leftover_co
 
 
 @engine
-def test_an_image_that_starts_for_nobody_fails_live(mpi_hello: Built, tmp_path: Path, leftover_containers: None) -> None:
+def test_an_image_that_starts_for_nobody_fails_live(
+    mpi_hello: Built, tmp_path: Path, leftover_containers: None
+) -> None:
     """Right on paper, and without a bash."""
     before = images()
     status, verdict, findings = check(make(tmp_path / "l", SMALL), "--run", "podman")

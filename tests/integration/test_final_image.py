@@ -220,7 +220,9 @@ def test_no_path_of_this_machine(mpi_hello: Built, layers: list[bytes]) -> None:
 
 def test_the_environment_is_the_applications_alone(mpi_hello: Built) -> None:
     names = {entry.split("=")[0] for entry in mpi_hello.config["config"]["Env"]}
-    assert {name for name in names if not re.fullmatch(r"PATH|CMAKE_PREFIX_PATH|EB(?:ROOT|VERSION)[A-Z]+", name)} == set()
+    assert {
+        name for name in names if not re.fullmatch(r"PATH|CMAKE_PREFIX_PATH|EB(?:ROOT|VERSION)[A-Z]+", name)
+    } == set()
 
 
 def has_symbols(data: bytes) -> bool:

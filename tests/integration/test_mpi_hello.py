@@ -208,15 +208,33 @@ def test_the_environment_is_the_same_round_the_entry_point(mpi_hello: Built, use
     for env in (through, around):
         assert env["PATH"].split(":")[0] == BIN and env["PATH"].split(":").count(BIN) == 1
         assert env["EBROOTMPIMINHELLO"] == BIN.removesuffix("/bin") and env["EBVERSIONOPENMPI"] == "4.1.4"
-    shells = {"PWD", "SHLVL", "_", "OLDPWD", "HOSTNAME", "container", "TERM", "HOME", "PATH", "TMPDIR", "USER", "LOGNAME"}
-    assert {k: v for k, v in through.items() if k not in shells} == {
-        k: v for k, v in around.items() if k not in shells
+    shells = {
+        "PWD",
+        "SHLVL",
+        "_",
+        "OLDPWD",
+        "HOSTNAME",
+        "container",
+        "TERM",
+        "HOME",
+        "PATH",
+        "TMPDIR",
+        "USER",
+        "LOGNAME",
     }
+    assert {k: v for k, v in through.items() if k not in shells} == {k: v for k, v in around.items() if k not in shells}
     assert {entry for entry in around["PATH"].split(":") if entry.startswith("/opt/")} == {BIN}
 
 
 def test_what_the_user_set_stays(mpi_hello: Built) -> None:
-    options = ("--env", "EBROOTGOMPI=/mine", "--env", "PATH=/mine/bin:/usr/bin:/bin", "--env", "CMAKE_PREFIX_PATH=/mine")
+    options = (
+        "--env",
+        "EBROOTGOMPI=/mine",
+        "--env",
+        "PATH=/mine/bin:/usr/bin:/bin",
+        "--env",
+        "CMAKE_PREFIX_PATH=/mine",
+    )
     env = parse_env(mpi_hello.podman("env", options=options).stdout)
     assert env["EBROOTGOMPI"] == "/mine"
     assert env["CMAKE_PREFIX_PATH"].split(":")[-1] == "/mine" and BIN in env["PATH"].split(":")

@@ -1,0 +1,347 @@
+"""Builds that fail, or are killed, leave what was there: no layout, no tag, no name, and the old tag as it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.support import RECIPE, ROOT, Built, digest_in, hpc3build, images, sh, snapshot
+
+pytestmark = pytest.mark.engine
+
+BROKEN_EASYCONFIG = """\
+easyblock = 'MakeCp'
+name = 'broken'
+version = '1.0'
+homepage = '(none)'
+description = "Does not compile."
+toolchain = {'name': 'gompi', 'version': 'system'}
+toolchainopts = {'usempi': True}
+sources = [
+    {'filename': 'mpi-hello.c', 'extract_cmd': 'cp %s .'},
+    {'filename': 'mpi-hello.mk', 'extract_cmd': 'cp %s Makefile'},
+]
+buildopts = 'CC="$MPICC" CFLAGS="$CFLAGS"'
+files_to_copy = [(['mpi-hello'], 'bin')]
+sanity_check_paths = {'files': ['bin/mpi-hello'], 'dirs': []}
+moduleclass = 'tools'
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A copy of recipes/mpi-hello to be changed: as long as only its settings are, all layers come from the cache."""
+    return Path(shutil.copytree(RECIPE, tmp_path / "recipe" / "mpi-hello"))
+
+
+@pytest.fixture
+def old(mpi_hello: Built, tmp_path: Path) -> Path:
+    """A layout with an image under the tag that the failing build is to write."""
+    return Path(shutil.copytree(mpi_hello.layout, tmp_path / "old layout" / "images"))
+
+
+@pytest.fixture(autouse=True)
+def scratch(
+    mpi_hello: Built, leftover_containers: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """No test here leaves a named image or a container behind; TMPDIR is one of its own."""
+    before = images()
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    yield folder
+    assert images() == before
+
+
+def left_in(scratch: Path) -> list[str]:
+    """What the command line put aside and did not remove: secrets, contexts, exports."""
+    return sorted(path.name for path in scratch.iterdir() if "hpc3" in path.name)
+
+
+def edit(path: Path, *changes: tuple[str, str]) -> None:
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def fails(recipe: Path, base: str, old: Path, *options: str, status: int = 3) -> subprocess.CompletedProcess[str]:
+    """Build into a new layout, and over a tag: neither may change anything."""
+    fresh, before = old.parent / "fresh", snapshot(old)
+    done = hpc3build("build", recipe, "-t", f"oci:{fresh}:1.0", "--base", base, *options, check=False)
+    assert done.returncode == status, done.stderr[-3000:]
+    assert not fresh.exists() and done.stdout == "" and "Traceback" not in done.stderr
+    again = hpc3build("build", recipe, "-t", f"oci:{old}:1.0", "--base", base, *options, check=False)
+    assert again.returncode == status and snapshot(old) == before
+    assert [path.name for path in old.parent.iterdir()] == [old.name]
+    assert left_in(Path(os.environ["TMPDIR"])) == []
+    return done
+
+
+def test_a_compile_that_fails(recipe: Path, base: str, old: Path) -> None:
+    (recipe / "mpi-hello-1.0-gompi-system.eb").unlink()
+    (recipe / "broken-1.0-gompi-system.eb").write_text(BROKEN_EASYCONFIG)
+    (recipe / "mpi-hello.c").write_text("int main(void) { return hpc3build_undeclared_5d1c; }\n")
+    edit(recipe / "hpc3build.yaml", ("smoke: mpi-hello\n", ""))
+    done = fails(recipe / "broken-1.0-gompi-system.eb", base, old)
+    message = done.stderr[done.stderr.rindex("hpc3build: error:") :]
+    assert "hpc3build_undeclared_5d1c" in message, "the compiler's own line is not among the last lines"
+    assert "failed with exit status" in message and "hint: nothing was published" in message
+
+
+def test_a_smoke_test_that_fails(recipe: Path, base: str, old: Path) -> None:
+    edit(recipe / "hpc3build.yaml", ("smoke: mpi-hello", "smoke: mpi-hello-is-not-there --now"))
+    done = fails(recipe, base, old)
+    message = done.stderr[done.stderr.rindex("hpc3build: error:") :]
+    assert "smoke" in message and "mpi-hello-is-not-there: command not found" in message
+    assert "exit status 127" in message and "nothing was published" in message
+
+
+def test_a_base_that_does_not_exist(recipe: Path, old: Path) -> None:
+    start = time.monotonic()
+    done = fails(recipe, "localhost/hpc3build-test-absent/debian:12", old)
+    assert time.monotonic() - start < 20
+    assert "localhost/hpc3build-test-absent/debian:12" in done.stderr[done.stderr.rindex("hpc3build: error:") :]
+
+
+def test_a_base_that_nobody_knows(recipe: Path, old: Path) -> None:
+    done = fails(recipe, "localhost/plan9:4", old, status=2)
+    assert "localhost/plan9:4" in done.stderr and "debian:12" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["file", "file/below", "stranger"])
+def test_an_output_that_is_no_layout(path: str, recipe: Path, base: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine\n")
+    (tmp_path / "stranger").mkdir()
+    (tmp_path / "stranger" / "mine").write_text("mine\n")
+    before = snapshot(tmp_path)
+    done = hpc3build("build", recipe, "-t", f"oci:{tmp_path / path}:1.0", "--base", base, check=False)
+    assert done.returncode in (2, 4) and str(tmp_path) in done.stderr and "Traceback" not in done.stderr
+    assert "STEP" not in done.stderr, "it is told before hours of building, not after"
+    assert snapshot(tmp_path) == before
+
+
+def test_a_target_that_the_easyconfig_overrules(recipe: Path, base: str, old: Path) -> None:
+    """The user said x86_64, the code would be x86_64_v3: that is told, and before anything is built."""
+    options = ("{'usempi': True}", "{'usempi': True, 'optarch': 'march=x86-64-v3'}")
+    edit(recipe / "mpi-hello-1.0-gompi-system.eb", options)
+    done = fails(recipe, base, old, "--target", "x86_64", status=2)
+    assert "x86_64_v3" in done.stderr and "--target" in done.stderr and "STEP" not in done.stderr
+
+
+# ---- plan against finding (R9)
+
+DOCTORED = """\
+import dataclasses, sys
+from hpc3build.engines import choose
+from hpc3build.facts import Fact, Source, vocabulary as voc
+from hpc3build.reference import parse
+from hpc3build.run import run
+from hpc3build.workflows import build, render
+from hpc3build.recipe import Settings
+from hpc3build import cli
+
+recipe, target, base, key, value = sys.argv[1:]
+real = build.planned_facts
+
+def planned_facts(recipe, stack):
+    facts = real(recipe, stack)
+    mine = Fact(voc.BY_NAME[key], value, Source.STACK, "a doctored plan")
+    return dataclasses.replace(facts, facts={**facts.facts, mine.key: mine})
+
+build.planned_facts = planned_facts
+sys.exit(cli.main(["build", recipe, "-t", target, "--base", base]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("org.supercontainers.mpi.version", "5.0.3", "4.1.4"),
+        ("org.supercontainers.mpi.implementation", "mpich", "openmpi"),
+        ("org.supercontainers.hardware.cpu.optimized.version", "aarch64", "x86_64"),
+        ("org.supercontainers.os.version", "13", "12"),
+    ],
+)
+def test_an_image_that_is_not_what_was_planned(
+    key: str, value: str, found: str, recipe: Path, base: str, old: Path
+) -> None:
+    edit(recipe / "hpc3build.yaml", ("smoke: mpi-hello\n", ""))
+    before = snapshot(old)
+    argv = [sys.executable, "-c", DOCTORED, str(recipe), f"oci:{old}:1.0", base, key, value]
+    done = sh(*argv, check=False, cwd=ROOT)
+    assert done.returncode == 1, done.stderr[-2000:]
+    message = done.stderr[done.stderr.rindex("hpc3build: error:") :]
+    assert f"{key}: planned {value} (a doctored plan), found {found}" in message and "nothing was published" in message
+    assert snapshot(old) == before and [path.name for path in old.parent.iterdir()] == [old.name]
+
+
+def test_a_plan_with_fewer_digits_is_refined(recipe: Path, base: str, old: Path) -> None:
+    """The counterpart: what agrees is no contradiction, and the finding's digits are written."""
+    edit(recipe / "hpc3build.yaml", ("smoke: mpi-hello\n", ""))
+    argv = ["org.supercontainers.mpi.version", "4.1"]
+    done = sh(sys.executable, "-c", DOCTORED, recipe, f"oci:{old}:2.0", base, *argv, cwd=ROOT)
+    assert any(line.split()[:2] == [argv[0], "4.1.4"] for line in done.stdout.splitlines())
+
+
+# ---- killed
+
+KILLED = """\
+import os, signal, sys
+from pathlib import Path
+from hpc3build import cli
+from hpc3build.engines.buildah import Buildah
+from hpc3build.stores import layout, local
+
+image, where, *argv = sys.argv[1:]
+Buildah.build = lambda *_, **__: image  # it is built already
+Buildah.remove = lambda *_: None
+
+def dies(owner, name, *, after):
+    real = getattr(owner, name)
+    def dying(*args, **options):
+        result = real(*args, **options) if after else None
+        os.kill(os.getpid(), signal.SIGKILL)
+    setattr(owner, name, dying)
+
+owner, name = where.rstrip("+").split(".")
+owners = {"Layout": layout.Layout, "Path": Path, "Buildah": Buildah, "LocalStore": local.LocalStore, "layout": layout}
+dies(owners[owner], name, after=where.endswith("+"))
+sys.exit(cli.main(argv))
+"""
+
+
+SURVIVES = "Path.is_fifo"  # which nothing calls
+
+
+@pytest.fixture(scope="module")
+def tiny(engine_env: None) -> Iterator[str]:
+    """An image of one file: it is published in a second."""
+    name = "localhost/hpc3build-test-tiny:1"
+    container = sh("buildah", "from", "scratch").stdout.strip()
+    sh("buildah", "copy", "--quiet", container, RECIPE / "mpi-hello.c", "/opt/mpi-hello.c")
+    sh("buildah", "commit", "--quiet", "--rm", container, name)
+    yield name
+    sh("buildah", "rmi", name)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["Buildah.export", "Buildah.export+", "Layout.absorb", "Layout.absorb+", "Layout.put_blob+", "Layout.put_manifest",
+     "Layout._tagged+", "layout._sync_folder"],
+)  # fmt: skip
+@pytest.mark.parametrize("there", [True, False], ids=["over a tag", "into a new layout"])
+def test_killed_while_publishing(where: str, there: bool, tiny: str, recipe: Path, old: Path) -> None:
+    edit(recipe / "hpc3build.yaml", ("smoke: mpi-hello\n", ""))
+    target = old if there else old.parent / "new"
+    before = digest_in(target, "1.0")
+    argv = ["build", str(recipe), "-t", f"oci:{target}:1.0", "--engine", "buildah"]
+    done = sh(sys.executable, "-c", KILLED, tiny, where, *argv, check=False, cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL, (done.returncode, done.stderr[-2000:])
+    if digest_in(target, "1.0") != before:
+        assert where == "layout._sync_folder"  # after the rename of index.json: all of the new image is there
+    if there:
+        sh("skopeo", "copy", "--quiet", f"oci:{target}:1.0", f"dir:{old.parent}/copy")  # whatever it is, it is whole
+    again = sh(sys.executable, "-c", KILLED, tiny, SURVIVES, *argv, cwd=ROOT)
+    assert digest_in(target, "1.0") == again.stdout.split()[-1]
+    sh("skopeo", "copy", "--quiet", f"oci:{target}:1.0", f"dir:{old.parent}/copy2")
+    left = {path.name for path in target.iterdir()} - {"blobs", "index.json", "oci-layout"}
+    assert not {name for name in left if not name.startswith(".new-")}
+
+
+@pytest.mark.parametrize("where", ["LocalStore.put_blob+", "LocalStore.put_manifest", "Layout.put_manifest+"])
+def test_killed_while_publishing_into_the_store(where: str, tiny: str, recipe: Path) -> None:
+    edit(recipe / "hpc3build.yaml", ("smoke: mpi-hello\n", ""))
+    name = "localhost/hpc3build-test-kill:1"
+    argv = ["build", str(recipe), "-t", f"containers-storage:{name}", "--engine", "buildah"]
+    image = images()[tiny]
+    container = sh("buildah", "from", "--pull-never", tiny).stdout.strip()
+    sh("buildah", "config", "--label", "old=1", container)
+    sh("buildah", "commit", "--quiet", "--rm", container, name)
+    try:
+        before = sh("skopeo", "inspect", "--raw", f"containers-storage:{name}").stdout
+        image = image.removeprefix("sha256:")
+        done = sh(sys.executable, "-c", KILLED, image, where, *argv, check=False, cwd=ROOT)
+        assert done.returncode == -signal.SIGKILL, (done.returncode, done.stderr[-2000:])
+        assert sh("skopeo", "inspect", "--raw", f"containers-storage:{name}").stdout == before
+        sh(sys.executable, "-c", KILLED, image, SURVIVES, *argv, cwd=ROOT)
+        assert "annotations" in sh("skopeo", "inspect", "--raw", f"containers-storage:{name}").stdout
+    finally:
+        sh("buildah", "rmi", name)
+
+
+def started(argv: list[str], line: str) -> subprocess.Popen[str]:
+    """A build in a session of its own, waited for until the engine has printed ``line``."""
+    command = [sys.executable, "-m", "hpc3build", "build", *argv]
+    process = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stderr is not None
+    for seen in process.stderr:
+        if line in seen:
+            return process
+    raise AssertionError(f"the build ended without {line}")
+
+
+def members(session: int) -> list[int]:
+    """The living processes of a session: the command line and all that it started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(status.parent.name))
+    return found
+
+
+def ended(session: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while members(session) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not members(session)
+
+
+def slow(recipe: Path) -> None:
+    """A compile step that outlasts the test, so that the build is at work when the signal comes."""
+    edit(recipe / "mpi-hello-1.0-gompi-system.eb", ("buildopts = '", "prebuildopts = 'sleep 7.25 && '\nbuildopts = '"))
+
+
+@pytest.mark.parametrize("how", ["SIGKILL to all", "SIGKILL to hpc3build", "Ctrl-C", "SIGTERM to hpc3build"])
+def test_ended_while_building(how: str, recipe: Path, base: str, old: Path, scratch: Path) -> None:
+    """By kill -9, by Ctrl-C (which a terminal sends to all processes) or by a batch system's SIGTERM."""
+    slow(recipe)
+    before, fresh = snapshot(old), old.parent / "fresh"
+    argv = [str(recipe), "--base", base, "--engine", "buildah"]
+    process = started([*argv, "-t", f"oci:{old}:1.0"], "installing mpi-hello/1.0" if False else "== building...")
+    session = process.pid
+    try:
+        signals = {"Ctrl-C": signal.SIGINT, "SIGTERM to hpc3build": signal.SIGTERM}
+        target = os.kill if how.endswith("to hpc3build") else os.killpg
+        target(process.pid, signals.get(how, signal.SIGKILL))
+        _, stderr = process.communicate(timeout=60)
+        if how == "Ctrl-C":
+            assert process.returncode == 130 and stderr.rstrip().endswith("hpc3build: interrupted")
+            assert "Traceback" not in stderr and left_in(scratch) == []
+        assert ended(session, 30), "processes of the build live on"
+    finally:
+        for number in members(session):
+            os.kill(number, signal.SIGKILL)
+    assert snapshot(old) == before and not fresh.exists()
+    subprocess.run(["buildah", "rm", *_working_containers(scratch)], capture_output=True, check=False)
+
+
+def _working_containers(_: Path) -> list[str]:
+    """Containers of builds that a kill -9 left: buildah names them after the image."""
+    lines = sh("buildah", "containers", "--format", "{{.ContainerID}} {{.ImageName}}").stdout.splitlines()
+    return [line.split()[0] for line in lines]

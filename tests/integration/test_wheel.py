@@ -1,0 +1,126 @@
+"""The wheel, installed into an environment of its own, works away from the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKED = ROOT / "tests/data/spack/envs/v0.20.3-seed-gromacs-cuda"
+#: Only these parts of our own environment are lent to the new one; hpc3build itself is not among them.
+EDITABLE = ("hpc3build", "_hpc3build", "__editable__")
+
+
+def call(*arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {"PATH": os.environ["PATH"], "HOME": str(cwd), "LC_ALL": "C.UTF-8", **env}
+    return subprocess.run(
+        [str(argument) for argument in arguments], cwd=cwd, env=clean, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that nothing is left in the checkout and only what is listed gets in."""
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "out", "dist", "tests", "*.egg-info")
+    shutil.copytree(ROOT, source, ignore=ignored, symlinks=True)
+    done = call(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder / "dist", cwd=source)
+    assert done.returncode == 0, done.stderr
+    return next((folder / "dist").glob("hpc3build-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A fresh virtual environment: the wheel by pip, its dependencies lent by links, one by one."""
+    folder = tmp_path_factory.mktemp("home")
+    for arguments in (
+        [sys.executable, "-m", "venv", folder / "venv"],
+        [folder / "venv/bin/pip", "install", "--quiet", "--no-deps", "--no-index", wheel],
+    ):
+        done = call(*arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    own = next((folder / "venv/lib").glob("python*/site-packages"))
+    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for entry in Path(place).iterdir():
+            lent = not entry.name.startswith(EDITABLE) and entry.suffix != ".pth"
+            if lent and not (own / entry.name).exists():
+                (own / entry.name).symlink_to(entry)
+    yield folder
+
+
+def hpc3build(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return call(home / "venv/bin/hpc3build", *arguments, cwd=home)
+
+
+def python(home: Path, program: str) -> str:
+    done = call(home / "venv/bin/python", "-I", "-c", program, cwd=home)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_it_is_the_wheels(home: Path) -> None:
+    where = Path(python(home, "import hpc3build; print(hpc3build.__file__)").strip())
+    assert where.is_relative_to(home / "venv") and not where.is_symlink()
+    done = hpc3build(home, "--version")
+    assert done.returncode == 0 and done.stdout.startswith("hpc3build ")
+
+
+@pytest.mark.parametrize("name", ["containerfiles", "ci", "recipes"])
+def test_shared_folders_are_found(name: str, home: Path) -> None:
+    program = f"from hpc3build.resources import folder; print(folder({name!r}))"
+    found = Path(python(home, program).strip())
+    assert found.is_relative_to(home / "venv")
+    inside = {str(path.relative_to(found)) for path in found.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    theirs = {str(path.relative_to(ROOT / name)) for path in (ROOT / name).rglob("*") if path.is_file()}
+    assert inside == {path for path in theirs if "__pycache__" not in path} and inside
+    for path in inside:
+        assert (found / path).read_bytes() == (ROOT / name / path).read_bytes()
+
+
+def test_it_renders_what_the_checkout_renders(home: Path) -> None:
+    options = ["--base", "debian:12", "--spack-ref", "v0.20.3"]
+    done = hpc3build(home, "render", LOCKED, *options, "-o", "C", "--context", "context")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    theirs = call(sys.executable, "-m", "hpc3build", "render", LOCKED, *options, cwd=ROOT)
+    assert theirs.returncode == 0 and (home / "C").read_text() == theirs.stdout
+    assert (home / "context/hpc3build/spack/spack.lock").read_bytes() == (LOCKED / "spack.lock").read_bytes()
+    scripts = ROOT / "containerfiles/hpc3build"
+    for script in (path.name for path in scripts.iterdir() if path.is_file()):
+        assert (home / "context/hpc3build" / script).read_bytes() == (scripts / script).read_bytes()
+
+
+def test_its_own_recipes_render(home: Path) -> None:
+    recipes = Path(python(home, "from hpc3build.resources import folder; print(folder('recipes'))").strip())
+    done = hpc3build(home, "render", recipes / "gromacs-cuda")
+    assert done.returncode == 0 and str(home) not in done.stdout
+
+
+def test_facts_and_schemas(home: Path) -> None:
+    done = hpc3build(home, "facts", LOCKED / "spack.lock", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["annotations"]["org.supercontainers.gpu"] == "cuda"
+    program = (
+        "from importlib.resources import files; print(sorted(p.name for p in (files('hpc3build')/'schemas').iterdir()))"
+    )
+    assert "'facts.json'" in python(home, program)
+
+
+def test_nothing_else_is_in_it(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        executable = {info.filename for info in archive.infolist() if info.external_attr >> 16 & 0o111}
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"hpc3build"}
+    assert not [name for name in names if "__pycache__" in name or "/tests/" in name or name.endswith((".log", "~"))]
+    assert {"hpc3build/_shared/ci/demo", "hpc3build/_shared/ci/test"} <= executable
+    assert any(name.endswith("/METADATA") for name in names) and any("LICENSE" in name for name in names)

@@ -1,0 +1,250 @@
+"""hpc3build.yaml: every key, and every way to get one wrong, with its file and line."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from hpc3build.errors import InputError
+from hpc3build.recipe import Recipe, Settings, kind, line_of, read_settings, read_text, read_yaml
+
+EVERY_KEY = """\
+title: My application
+base: debian:12
+target: x86_64_v3
+entrypoint: hpc3-exec
+os_packages:
+  build: [libopenmpi-dev, g++]
+  final:
+    - openmpi-bin # a remark
+    - "@development"
+env:
+  OMP_NUM_THREADS: 4
+  WORDS: it's "so" $HOME
+user: 1000:users
+labels:
+  my.label: x
+mpi:
+  mode: mpi_replace
+docs: |
+  # Title
+  text
+rank: -3
+smoke: app --version
+secrets: [token]
+caches: [/var/cache/x]
+pins:
+  easybuild: 5.4.1
+  archspec: 0.2.7
+  spack: v0.23.1
+  spack-packages: develop
+cuda_compute_capabilities: "8.0,9.0"
+host_provided: [cray-mpich]
+"""
+SETTINGS = Settings(
+    title="My application",
+    base="debian:12",
+    target="x86_64_v3",
+    entrypoint="hpc3-exec",
+    build_packages=("libopenmpi-dev", "g++"),
+    final_packages=("openmpi-bin", "@development"),
+    env={"OMP_NUM_THREADS": "4", "WORDS": 'it\'s "so" $HOME'},
+    user="1000:users",
+    labels={"my.label": "x"},
+    mpi_mode="mpi_replace",
+    docs="# Title\ntext\n",
+    rank=-3,
+    smoke="app --version",
+    secrets=("token",),
+    caches=("/var/cache/x",),
+    pins={"easybuild": "5.4.1", "archspec": "0.2.7", "spack": "v0.23.1", "spack-packages": "develop"},
+    cuda_compute_capabilities="8.0,9.0",
+    host_provided=("cray-mpich",),
+)
+
+
+def settings(tmp_path: Path, text: str | bytes) -> Settings:
+    (tmp_path / "hpc3build.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_settings(tmp_path)
+
+
+def refused(tmp_path: Path, text: str | bytes) -> InputError:
+    with pytest.raises(InputError) as raised:
+        settings(tmp_path, text)
+    assert raised.value.exit_code == 2 and "\n" not in raised.value.message
+    return raised.value
+
+
+def test_every_key(tmp_path: Path) -> None:
+    found = settings(tmp_path, EVERY_KEY)
+    assert found == SETTINGS
+    default = Settings()
+    same = {
+        field.name
+        for field in dataclasses.fields(Settings)
+        if getattr(found, field.name) == getattr(default, field.name)
+    }
+    assert same == {"spack_ref", "concretize"}, "those are options of the command line only"
+
+
+def test_none_and_empty(tmp_path: Path) -> None:
+    assert read_settings(tmp_path) == Settings()
+    assert settings(tmp_path, "{}") == settings(tmp_path, "title:\nenv:\nlabels: {}\nos_packages:\n") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "hint"),
+    [
+        ("titel: x\n", "1: titel", "title"),
+        ("title: x\nbsae: y\n", "2: bsae", "base"),
+        ("os_packages:\n  finl: [a]\n", "2: os_packages:finl", "final"),
+        ("mpi:\n  mod: x\n", "2: mpi:mod", "mode"),
+        ("pins:\n  eazybuild: x\n", "2: pins:eazybuild", "easybuild"),
+        ("zzz: 1\n", "1: zzz", "keys are title"),
+        ("5: x\n", "1: 5", "keys are"),
+        ("? [a, b]\n: c\n", "1", "keys are"),
+        ("container: {}\n", "1: container", "keys are"),
+    ],
+)
+def test_unknown_keys_with_the_nearest(text: str, where: str, hint: str, tmp_path: Path) -> None:
+    error = refused(tmp_path, text)
+    assert error.message.startswith(f"{tmp_path}/hpc3build.yaml:{where}") and "unknown key" in error.message
+    assert hint in error.hint
+
+
+WRONG = [
+    ("title: [a]", "title", "a list"),
+    ("title: {a: b}", "title", "a mapping"),
+    ("title: true", "title", "true or false"),
+    ("title: !!set {x}", "title", "text"),
+    ("title: !foo x", "title", "text"),
+    ('title: "a\\nb"', "title", "one line"),
+    ('title: "a\\x1b[31m"', "title", "one line"),
+    ("base: [x]", "base", "a list"),
+    ("target: [x]", "target", "a list"),
+    ("entrypoint: bash", "entrypoint", "hpc3, hpc3-exec"),
+    ("entrypoint: [hpc3]", "entrypoint", "a list"),
+    ("os_packages: [a]", "os_packages", "a mapping"),
+    ("os_packages: {final: a}", "os_packages:final", "a list"),
+    ("os_packages: {final: [1]}", "final", "a number"),
+    ("os_packages: {final: ['a; b']}", "os_packages:final", "package name"),
+    ("os_packages: {final: ['$(id)']}", "os_packages:final", "package name"),
+    ("os_packages: {final: ['-y']}", "os_packages:final", "package name"),
+    ("os_packages: {final: ['']}", "os_packages:final", "package name"),
+    ("env: [A=b]", "env", "a mapping"),
+    ("env: {A: [b]}", "env:A", "a list"),
+    ("env: {A-B: c}", "env:A-B", "environment variable"),
+    ("env: {'A=B': c}", "env:A=B", "environment variable"),
+    ("env: {1A: c}", "env:1A", "environment variable"),
+    ('env: {A: "b\\nRUN x"}', "env:A", "one line"),
+    ("user: 'a b'", "user", "UID"),
+    ("user: 'root\\'", "user", "UID"),
+    ("user: ':'", "user", "UID"),
+    ("user: [1]", "user", "a list"),
+    ("labels: {'a b': c}", "labels:a b", "annotation key"),
+    ('labels: {a: "b\\nc"}', "labels:a", "one line"),
+    ('labels: {a: "\\ud800"}', "labels:a", ""),
+    ("labels: {a: " + "x" * 4096 + "}", "labels:a", "4096"),
+    ("mpi: mpi_replace", "mpi", "a mapping"),
+    ("rank: first", "rank", "whole number"),
+    ("rank: true", "rank", "whole number"),
+    ("rank: 1.5", "rank", "whole number"),
+    ("smoke: [a, b]", "smoke", "a list"),
+    ('smoke: "a\\nb"', "smoke", "one line"),
+    ("secrets: token", "secrets", "a list"),
+    ("secrets: ['a,src=/etc/shadow']", "secrets", "id of a secret"),
+    ("caches: [relative]", "caches", "absolute path"),
+    ("caches: ['/a,target=/b']", "caches", "absolute path"),
+    ("pins: 5", "pins", "a mapping"),
+    ('pins: {spack: "v1\\nRUN x"}', "pins:spack", "one line"),
+    ("host_provided: cray-mpich", "host_provided", "a list"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "told"), WRONG, ids=[text[:40] for text, _, _ in WRONG])
+def test_wrong_values(text: str, key: str, told: str, tmp_path: Path) -> None:
+    """Each alone, below another key, so that a line is more than the default."""
+    error = refused(tmp_path, f"# a remark\n\n{text}\n")
+    assert error.message.startswith(f"{tmp_path}/hpc3build.yaml:3: {key}"), error.message
+    assert told in error.message + error.hint
+
+
+LAUGHS = "a: &a [x]\nb: &b [" + "*a, " * 99 + "*a]\nc: &c [" + "*b, " * 99 + "*b]\nd: [" + "*c, " * 99 + "*c]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", ":1: expected a mapping, found nothing"),
+        ("# only a remark\n", ":1: expected a mapping, found nothing"),
+        ("- a\n", ":1: expected a mapping, found a list"),
+        ("x\n", ":1: expected a mapping, found text"),
+        ("title: 'open\n", "not valid YAML"),
+        ("title: a\ntitle: b\n", ":2: not valid YAML"),
+        ("title: a: b\n", ":1: not valid YAML"),
+        ("\tx: y\n", ":1: not valid YAML"),
+        ("title: *nobody\n", ":1: not valid YAML"),
+        ("title: a\n---\ntitle: b\n", ":2: not valid YAML"),
+        (b"title: \xff\n", ":1: not UTF-8"),
+        (b"a: b\ntitle: \xff\n", ":2: not UTF-8"),
+        ("title: a\0b\n", "not valid YAML"),
+        ("title: !!bool x\n", "not valid YAML"),
+        ("title: !!int x\n", "not valid YAML"),
+        ("title: 2001-12-14t21:59:43.10-95:00\n", "not valid YAML"),
+        ("a: " + "[" * 5000, "not valid YAML"),
+        ("a: " + "{b: " * 70 + "1" + "}" * 70, "nested too deeply"),
+        (LAUGHS, "nested too deeply, or its aliases"),
+        ("a: &a\n  b: *a\n", "hpc3build.yaml"),
+    ],
+)
+def test_hostile_yaml(text: str | bytes, told: str, tmp_path: Path) -> None:
+    assert told in refused(tmp_path, text).message
+
+
+def test_no_object_is_ever_made(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    refused(tmp_path, f"title: !!python/object/apply:os.system ['touch {mark}']\n")
+    assert not mark.exists()
+
+
+def test_files_of_the_wrong_kind(tmp_path: Path) -> None:
+    (tmp_path / "hpc3build.yaml").mkdir()
+    with pytest.raises(InputError, match="is a folder"):
+        read_settings(tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        read_text(tmp_path / "none", 10, "text")
+    (tmp_path / "large").write_text("x" * ((1 << 20) + 1))
+    with pytest.raises(InputError, match="larger than 1"):
+        read_text(tmp_path / "large", 1 << 20, "text")
+    assert read_text(tmp_path / "large", 2 << 20, "text") == "x" * ((1 << 20) + 1)
+
+
+def test_options_win_where_they_are_given() -> None:
+    beside = Settings(title="file", base="debian:12", host_provided=("a",), env={"A": "1"})
+    given = beside.overridden(title="option", base=None, host_provided=(), env={})
+    assert given == dataclasses.replace(beside, title="option")
+    assert beside.overridden(rank=0).rank == 0
+
+
+def test_title_falls_back_to_the_folder() -> None:
+    recipe = Recipe(origin=Path("x"), folder=Path("/a/my-app"))
+    assert recipe.title == "my-app"
+    assert dataclasses.replace(recipe, settings=Settings(title="t")).title == "t"
+
+
+def test_lines_and_kinds(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("a: 1\n\nb:\n  - x\n  - y\n")
+    data = read_yaml(tmp_path / "x.yaml")
+    assert (line_of(data, "a"), line_of(data, "b"), line_of(data["b"], 1)) == (1, 3, 5)
+    assert line_of(data, "none") == line_of({}, "a") == line_of([], 3) == 1
+    assert [kind(value) for value in (None, True, 1, 1.5, "x", {}, [])] == [
+        "nothing",
+        "true or false",
+        "a number",
+        "a number",
+        "text",
+        "a mapping",
+        "a list",
+    ]

@@ -1,0 +1,122 @@
+"""The one door for processes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hpc3build.errors import ToolError, ToolMissing
+from hpc3build.run import LAST_LINES, PACKAGES, Completed, failure, missing, run
+
+SH = ["/bin/sh", "-c"]
+each_way = pytest.mark.parametrize("stream", [False, True])
+
+
+def test_streams_and_status() -> None:
+    done = run([*SH, 'echo out; echo err >&2; exit "$1"', "x", "0"])
+    assert done == Completed((*SH, 'echo out; echo err >&2; exit "$1"', "x", "0"), 0, "out\n", "err\n")
+    assert run([*SH, "exit 7"], check=False).returncode == 7
+
+
+def test_no_shell_reads_the_arguments(tmp_path: Path) -> None:
+    words = ["a b", "$HOME", "`id`", "'\"", "\\n", "*", ""]
+    program = "import sys; print(sys.argv[1:])"
+    assert run([sys.executable, "-c", program, *words], cwd=tmp_path).stdout == f"{words}\n"
+
+
+def test_environment_folder_and_input(tmp_path: Path) -> None:
+    done = run([*SH, 'echo "$A-${HOME-none}"; pwd; cat'], env={"A": "1"}, cwd=tmp_path, input="täxt")
+    assert done.stdout == f"1-none\n{tmp_path}\ntäxt"
+    assert run([*SH, "cat"]).stdout == "", "without input there is none, and nobody waits for a terminal"
+
+
+@each_way
+def test_bytes_that_are_no_text(stream: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*SH, r"printf 'a\377b'"], stream=stream).stdout == "a\ufffdb"
+
+
+@each_way
+@pytest.mark.parametrize("command", ["hpc3build-no-such-command", "/no/such/command", *PACKAGES])
+def test_missing_command(command: str, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ToolMissing) as raised:
+        run([command, "x"], stream=stream)
+    assert command in raised.value.message and raised.value.exit_code == 3
+    assert PACKAGES.get(command, command) in raised.value.hint
+    assert missing(command).message == raised.value.message
+
+
+@each_way
+def test_other_ways_not_to_start(stream: bool, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("x")
+    with pytest.raises(ToolError, match="Permission denied"):
+        run([str(tmp_path / "plain")], stream=stream)
+    with pytest.raises(ToolError, match=r"folder .*none does not exist"):
+        run(["/bin/true"], cwd=tmp_path / "none", stream=stream)
+    with pytest.raises(ToolError, match="Not a directory"):
+        run(["/bin/true"], cwd=tmp_path / "plain", stream=stream)
+
+
+@each_way
+def test_failure_tells_the_last_lines(stream: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ToolError) as raised:
+        run([*SH, "echo no; seq 100 >&2; exit 9", "two words"], stream=stream)
+    lines = raised.value.message.splitlines()
+    assert lines[0] == "sh failed with exit status 9:"
+    assert lines[1:] == [f"  {number}" for number in range(101 - LAST_LINES, 101)]
+    assert raised.value.hint.startswith("the command was: /bin/sh -c ") and "'two words'" in raised.value.hint
+
+
+def test_failure_that_says_nothing_or_only_on_stdout() -> None:
+    assert failure(Completed(("/x/tool",), 2, "", "")) == "tool failed with exit status 2"
+    assert failure(Completed(("tool",), 2, "told\n", " \n")) == "tool failed with exit status 2:\n  told"
+
+
+@each_way
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_signal_by_name(number: signal.Signals, stream: bool) -> None:
+    with pytest.raises(ToolError, match=f"sh was ended by signal {number.name}"):
+        run([*SH, f"kill -{number.value} $$"], stream=stream)
+
+
+def test_a_signal_without_a_name() -> None:
+    """Real-time signals between SIGRTMIN and SIGRTMAX have none in Python."""
+    number = signal.SIGRTMIN + 1
+    assert f"signal {int(number)}" in failure(Completed(("tool",), -number, "", ""))
+
+
+@each_way
+def test_time_out(stream: bool) -> None:
+    start = time.monotonic()
+    with pytest.raises(ToolError, match=r"sleep did not finish within 0\.2 s"):
+        run(["sleep", "20"], timeout=0.2, stream=stream)
+    assert time.monotonic() - start < 10
+
+
+@each_way
+def test_in_time(stream: bool) -> None:
+    assert run(["true"], timeout=60, stream=stream).returncode == 0
+
+
+def test_streaming_shows_both_on_stderr_and_keeps_them(capsys: pytest.CaptureFixture[str]) -> None:
+    done = run([*SH, "echo one; echo two >&2; cat"], stream=True, input="three")
+    assert (done.stdout, done.stderr) == ("one\ntwo\nthree", "")
+    assert capsys.readouterr() == ("", "one\ntwo\nthree")
+
+
+def test_streaming_shows_lines_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, str]] = []
+
+    class Terminal:
+        def write(self, text: str) -> None:
+            seen.append((time.monotonic(), text))
+
+        def flush(self) -> None: ...
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    run([*SH, "echo first; sleep 0.5; echo second"], stream=True)
+    assert [text for _, text in seen] == ["first\n", "second\n"] and seen[1][0] - seen[0][0] > 0.3
