@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Command = options.run
     if sys.stdout is None:
         return _tell(ToolError("standard output is closed"))
+    # Schedulers and CI end jobs with it: what was put aside must go, and the engine must hear of it.
+    signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -46,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         return _tell(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("hpc3build: interrupted", file=sys.stderr)
-        return 130
+        return 143 if isinstance(interrupt, _Terminated) else 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -60,6 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (or Python tries to flush the rest at its end)
             return _tell(ToolError(f"cannot write the output: {error.strerror or error}"))
         return _tell(InputError(f"{error.filename}: {error.strerror or error}"))
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, taken like an interrupt from the keyboard."""
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise _Terminated
 
 
 def _tell(error: Hpc3BuildError) -> int:
@@ -74,7 +85,7 @@ def _visible(text: str) -> str:
 
     Of line breaks only those stay that our own lists put in front of their indented lines.
     """
-    text = re.sub(r"\n(?!  )", "\ufffd", text)
+    text = re.sub(r"\n(?!  )", "\ufffd", text.expandtabs())
     kept = "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
     return kept.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8")
 

@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import TYPE_CHECKING
 
 from hpc3build import __version__, resources
 from hpc3build.errors import InputError
 from hpc3build.frontends import Context
 from hpc3build.recipe import Recipe
 from hpc3build.reference import parse
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 #: HPC3's own line (seeds), and the one that keeps quoting and exit codes.
 ENTRYPOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -72,6 +74,7 @@ def build_context(recipe: Recipe, context: Context) -> BuildContext:
     files["hpc3build/env.json"] = (json.dumps(dict(settings.env), indent=1, sort_keys=True) + "\n").encode()
     mounted = files["hpc3build/site.sh"] + files["hpc3build/finish.sh"]
     variables["digest"] = hashlib.sha256(mounted).hexdigest()[:12]
+    files |= {f"sources/{name}": data for name, data in context.sources.items()}
     text = _jinja().get_template(context.template).render(variables)
     return BuildContext(_tidy(text), variables["final_image"], MappingProxyType(dict(sorted(files.items()))))
 
@@ -83,6 +86,8 @@ def base_image(text: str) -> str:
 
 
 def _jinja() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     # Nothing here is HTML; every value that a person gave passes a filter of its own.
     environment = Environment(
         loader=FileSystemLoader(resources.folder("containerfiles")),

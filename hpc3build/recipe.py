@@ -49,6 +49,8 @@ class Settings:
     pins: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     cuda_compute_capabilities: str | None = None
     spack_ref: str | None = None
+    spack_source: str | None = None
+    packages_source: str | None = None
     concretize: str | None = None
     host_provided: tuple[str, ...] = ()
 
@@ -85,7 +87,7 @@ def read_text(path: Path, limit: int, what: str) -> str:
         if path.is_dir():
             raise InputError(f"{path} is a folder, expected {what}")
         if path.stat().st_size > limit:
-            raise InputError(f"{path} is larger than {limit >> 10} KiB", hint=f"expected {what}")
+            raise InputError(f"{path}:1: larger than {limit >> 10} KiB", hint=f"expected {what}")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", hint=f"expected {what}") from error
@@ -103,6 +105,7 @@ def read_yaml(path: Path) -> Any:
     from ruamel.yaml.reader import ReaderError
 
     text = read_text(path, MAX_YAML_BYTES, "YAML")
+    _shallow(path, text)
     reader = YAML(typ="rt")
     reader.allow_duplicate_keys = False
     try:
@@ -130,6 +133,19 @@ def read_yaml(path: Path) -> Any:
     return data
 
 
+def _shallow(path: Path, text: str) -> None:
+    """Refuse brackets nested without end before the parser works on them for seconds."""
+    depth = 0
+    for at, character in enumerate(text):
+        if character in "[{":
+            depth += 1
+            if depth > 256:
+                line = text.count("\n", 0, at) + 1
+                raise InputError(f"{path}:{line}: not valid YAML: nested too deeply")
+        elif character in "]}":
+            depth = max(0, depth - 1)
+
+
 def _bound(path: Path, data: Any, limit: int = 200_000) -> None:
     """Refuse documents whose aliases unfold into loops or into billions of nodes."""
     seen = 0
@@ -138,7 +154,7 @@ def _bound(path: Path, data: Any, limit: int = 200_000) -> None:
         node, depth = queue.pop()
         seen += 1
         if depth > 64 or seen > limit:
-            raise InputError(f"{path}: nested too deeply, or its aliases unfold without end")
+            raise InputError(f"{path}:1: nested too deeply, or its aliases unfold without end")
         children = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
         queue.extend((child, depth + 1) for child in children)
 
@@ -191,7 +207,9 @@ class Section:
         value = self.data.get(key)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, str | int | float | datetime.date):
+        if isinstance(value, float):
+            raise InputError(f"{self.where(key)}: {value} may have lost digits in YAML", hint="put it in quotes")
+        if isinstance(value, bool) or not isinstance(value, str | int | datetime.date):
             raise InputError(f"{self.where(key)}: expected text, found {kind(value)}")
         if one_line and re.search(r"[\x00-\x1f\x7f]", str(value).rstrip("\n")):
             raise InputError(f"{self.where(key)}: expected one line of text")
@@ -282,7 +300,7 @@ class _SettingsReader(Section):
         mpi = self.section("mpi")
         mpi.only(("mode",))
         pins = self.section("pins")
-        pins.only(("easybuild", "archspec", "spack", "spack-packages"))
+        pins.only(("easybuild", "archspec", "clingo", "spack", "spack-packages"))
         return Settings(
             title=self.text("title"),
             base=self.text("base"),

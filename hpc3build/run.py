@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from hpc3build.errors import ToolError, ToolMissing
 # Debian's names; they are the same in the Fedora family for all of these.
 PACKAGES = {"buildah": "buildah", "podman": "podman", "skopeo": "skopeo", "docker": "docker.io"}
 LAST_LINES = 25
+GRACE_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -117,16 +119,25 @@ def _streamed(
         alarm = threading.Timer(timeout or threading.TIMEOUT_MAX, stop)
         alarm.daemon = True
         alarm.start()
-        if input is not None and process.stdin is not None:
-            process.stdin.write(input)
-            process.stdin.close()
         lines: list[str] = []
-        for line in process.stdout or ():
-            sys.stderr.write(line)
-            sys.stderr.flush()
-            lines.append(line)
-        process.wait()
-        alarm.cancel()
+        try:
+            if input is not None and process.stdin is not None:
+                process.stdin.write(input)
+                process.stdin.close()
+            for line in process.stdout or ():
+                sys.stderr.write(line)
+                sys.stderr.flush()
+                lines.append(line)
+            process.wait()
+        except BaseException:
+            # A signal to us alone: the command must end as well, and is given time to clean up.
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_SECONDS)
+            process.kill()
+            raise
+        finally:
+            alarm.cancel()
     if late.is_set():
         raise subprocess.TimeoutExpired(argv, timeout or 0)
     return Completed(argv, process.returncode, "".join(lines), "")

@@ -95,7 +95,7 @@ def _apt(root: Path) -> bytes:
     folder = root / "etc/apt/apt.conf.d"
     files = [root / "etc/apt/apt.conf", *(sorted(folder.iterdir()) if folder.is_dir() else ())]
     for file in files:
-        if file.suffix not in ("", ".conf"):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+(?:\.conf)?", file.name):
             continue  # apt ignores it too
         try:
             text = file.read_text(encoding="utf-8")

@@ -12,7 +12,8 @@ done
 mapfile -t easyconfigs <"$here/easyconfigs.txt"
 mapfile -t options <"$here/options.txt"
 mkdir -p /opt/hpc3build/work/sources
-exec env -i HOME=/opt/hpc3build/work USER=easybuild LC_ALL=C.UTF-8 PATH="$tools/bin:/usr/bin:/bin" ${keep[@]+"${keep[@]}"} \
+status=0
+env -i HOME=/opt/hpc3build/work USER=easybuild LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PATH="$tools/bin:/usr/bin:/bin" ${keep[@]+"${keep[@]}"} \
     /bin/bash --noprofile --norc -c '
         for script in /etc/profile.d/lmod.sh /usr/share/lmod/lmod/init/bash; do
             if [ -r "$script" ]; then . "$script"; break; fi
@@ -20,4 +21,13 @@ exec env -i HOME=/opt/hpc3build/work USER=easybuild LC_ALL=C.UTF-8 PATH="$tools/
         exec eb "$@"
     ' eb "${easyconfigs[@]}" "${options[@]}" --robot --ignoreconfigfiles= --modules-tool=Lmod \
     --prefix=/opt/hpc3build/work --installpath="$prefix" \
-    --sourcepath="/opt/hpc3build/work/sources:$here/easyconfigs" --robot-paths="$here/easyconfigs:"
+    --sourcepath="/opt/hpc3build/work/sources:$here/easyconfigs" --robot-paths="$here/easyconfigs:" || status=$?
+if [ "$status" -ne 0 ]; then
+    # What the failing command itself said lies in a file that ends with the container.
+    output=$(ls -td /tmp/eb-*/run-shell-cmd-output/*/ 2>/dev/null | head -n 1)
+    if [ -n "$output" ]; then
+        echo "== last lines of the command that failed:" >&2
+        tail -q -n 20 "$output"out.txt "$output"err.txt >&2 2>/dev/null || true
+    fi
+fi
+exit "$status"

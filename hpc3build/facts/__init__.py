@@ -62,6 +62,12 @@ class Key:
     aliases: tuple[str, ...] = ()
     confirmed: bool = True
 
+    def normal(self, value: str) -> str:
+        """``value`` as rule N3 writes it: a LIST sorted, each item once, unless its order means something."""
+        if not self.grammar.startswith("LIST") or "best first" in self.grammar:
+            return value
+        return ",".join(sorted(set(value.split(","))))
+
     def check(self, value: str) -> None:
         """Raise InputError when ``value`` does not follow the grammar or is too long for a label."""
         if not self.pattern.fullmatch(value):

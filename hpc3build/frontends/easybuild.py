@@ -94,7 +94,8 @@ def resolve(sources: tuple[str, ...], folder: Path | None, runner: Runner) -> Ma
         answer = json.loads(done.stdout)
     except (json.JSONDecodeError, RecursionError):
         answer = None
-    if not isinstance(answer, dict) or not ("error" in answer or {"modules", "roots"} <= set(answer)):
+    whole = isinstance(answer, dict) and done.returncode == 0 and {"modules", "roots"} <= set(answer)
+    if not isinstance(answer, dict) or not (whole or "error" in answer):
         tail = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines()[-15:])
         raise ToolError(f"EasyBuild could not resolve {', '.join(sources)} (exit status {done.returncode}):\n{tail}")
     if "error" in answer:
@@ -121,7 +122,18 @@ def easybuild_python(runner: Runner) -> str:
 
 
 def stack(recipe: EasyBuildRecipe) -> Stack | None:
-    """The closure as a Stack; targets only where the build is given one."""
+    """The closure as a Stack; targets only where the build is given one.
+
+    Raises InputError where an easyconfig's own flags ask for more than the target that was named.
+    """
+    target = recipe.settings.target
+    for module in recipe.closure["modules"] if target else ():
+        own, _ = _own_target(module)
+        if own and target and cpu.satisfies(target, own) is False:
+            raise InputError(
+                f"{module['easyconfig']} is built for {own} by its own optarch, and the target is {target}",
+                hint="an easyconfig's own flags win over any option; drop one of the two",
+            )
     return stack_of_closure(
         recipe.closure, target=recipe.settings.target, capabilities=recipe.settings.cuda_compute_capabilities
     )

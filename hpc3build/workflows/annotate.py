@@ -48,6 +48,7 @@ def parse_pair(text: str) -> tuple[str, str]:
     check_key(key)
     if (known := voc.BY_NAME.get(key)) is not None and known.name == key:
         known.check(value)
+        value = known.normal(value)
     else:
         check_pair(key, value)
     return key, value

@@ -62,6 +62,7 @@ def build(
             f"-t {target}: hpc3build builds into oci: and containers-storage: as yet",
             hint="build into oci:DIR:TAG, then skopeo copy oci:DIR:TAG docker://…",
         )
+    _writable(target)
     plan = planned_facts(planned.recipe, planned.stack)
     image = _run_engine(planned, engine, secrets, no_cache)
     _smoke(planned, engine, image)
@@ -81,6 +82,20 @@ def build(
         )
         digest = _publish(store, done, target, runner)
     return Built(target, digest, facts)
+
+
+def _writable(target: Reference) -> None:
+    """Look at a layout's place before hours of building. Raises StoreError."""
+    if target.transport != "oci":
+        return
+    path = Path(target.name).absolute()
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{target}: {path} is a file, expected an OCI layout or a new name")
+    if path.is_dir() and any(path.iterdir()) and not (path / "oci-layout").is_file():
+        raise StoreError(f"{target}: {path} is a folder that is no OCI layout", hint="name a new folder in it")
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise StoreError(f"{target}: {there} cannot be written")
 
 
 def _run_engine(planned: Planned, engine: Engine, secrets: Mapping[str, Path], no_cache: bool) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import getpass
 import json
 import os
@@ -17,8 +19,8 @@ import pytest
 from hpc3build import __version__
 from hpc3build.containerfile import CMD, ENTRYPOINTS, BuildContext, build_context, comment, quoted
 from hpc3build.errors import InputError
-from hpc3build.frontends import Context, spack
-from hpc3build.recipe import Recipe, Settings
+from hpc3build.frontends import spack
+from hpc3build.recipe import Settings
 from hpc3build.run import run
 from hpc3build.workflows.render import render
 from tests.dockerfile_words import ExpandedError, instructions, pairs
@@ -137,7 +139,8 @@ def test_copied_files_are_there(name: str) -> None:
     used = set(re.findall(r"/opt/hpc3build/build/([\w./*]+)", context.containerfile))
     used |= set(re.findall(r"/run/hpc3build/([\w./]+)", context.containerfile))
     have = {file.removeprefix("hpc3build/") for file in context.files}
-    assert used and {path for path in used if "*" not in path} <= have
+    have |= {parent.as_posix() for file in have for parent in Path(file).parents}
+    assert used and {path.removesuffix("/*") for path in used} <= have
 
 
 def test_locked_installs_the_lock_as_it_is() -> None:
@@ -156,28 +159,20 @@ def test_without_lock_concretizes_once() -> None:
 # Values in their place
 
 
-def context_of(settings: Settings, title: str = "plain", **variables: object) -> BuildContext:
-    recipe = Recipe(origin=Path("x/spack.yaml"), folder=Path("/x") / "folder", settings=settings)
-    known = {
-        "builder_image": "debian:12",
-        "final_image": "debian:12",
-        "manager": spack.bases.APT,
-        "builder_packages": ["gcc"],
-        "final_packages": [],
-        "update": False,
-        "strip": [],
-        "labels": dict(settings.labels),
-        "spack_url": spack.SPACK_URL,
-        "spack_ref": "v1",
-        "locked": False,
-        "extra_build": "",
-        "extra_final": "",
-        "static_env": {"PATH": "/bin"},
-    }
-    return build_context(recipe, Context(template="spack.Containerfile.j2", variables={**known, **variables}))
+def context_of(settings: Settings, **variables: object) -> BuildContext:
+    """The Spack recipe's context under other settings, as if the reader of hpc3build.yaml had let them pass."""
+    recipe = spack.load((str(ROOT / "recipes/gromacs-cuda"),), Settings(base="debian:12"), run)
+    context = spack.context(recipe, None)
+    changed = {**context.variables, "labels": dict(settings.labels), "static_env": {"PATH": "/bin"}, **variables}
+    return build_context(
+        dataclasses.replace(recipe, settings=settings), dataclasses.replace(context, variables=changed)
+    )
 
 
-PLAIN = [word for word, _ in instructions(context_of(Settings()).containerfile)]
+@functools.cache
+def plain() -> list[str]:
+    """The instructions of a recipe that asks for nothing."""
+    return [word for word, _ in instructions(context_of(Settings()).containerfile)]
 
 
 @pytest.mark.parametrize("value", [pytest.param(value, id=name) for name, value in HOSTILE.items()])
@@ -188,13 +183,13 @@ def test_env_and_label_values_survive(value: str) -> None:
     labels = [pairs(rest) for word, rest in found if word == "LABEL"]
     assert env == [{"A": value}, {"PATH": "/bin"}, {"Z": "end"}]
     assert labels == [{"a.b": value}, {"z": "end"}]
-    assert sorted(word for word, _ in found) == sorted([*PLAIN, "ENV", "ENV", "LABEL", "LABEL"])
+    assert sorted(word for word, _ in found) == sorted([*plain(), "ENV", "ENV", "LABEL", "LABEL"])
 
 
 @pytest.mark.parametrize("value", [pytest.param(value, id=name) for name, value in HOSTILE.items()])
 def test_title_stays_in_its_comment(value: str) -> None:
     text = context_of(Settings(title=f"x{value}")).containerfile
-    assert [word for word, _ in instructions(text)] == PLAIN
+    assert [word for word, _ in instructions(text)] == plain()
     assert text.splitlines()[0].startswith("# Made by hpc3build") and text.splitlines()[1].startswith("# Build it")
 
 
@@ -204,21 +199,23 @@ def test_line_breaks(value: str) -> None:
         with pytest.raises(InputError):
             context_of(settings)
     text = context_of(Settings(title=value)).containerfile
-    assert [word for word, _ in instructions(text)] == PLAIN
+    assert [word for word, _ in instructions(text)] == plain()
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", text)
 
 
 @pytest.mark.parametrize("value", [value for value in HOSTILE.values() if value])
 def test_tools_are_one_word_of_the_shell(value: str) -> None:
     """A git reference or release never starts a second command; the RUN line is read by a real shell."""
-    found = instructions(context_of(Settings(), spack_ref=value).containerfile)
-    assert [word for word, _ in found] == PLAIN
+    recipe = spack.load((str(ROOT / "recipes/gromacs-cuda"),), Settings(), run)
+    (source,) = spack.context(recipe, None).variables["sources"]
+    found = instructions(context_of(Settings(), sources=[dataclasses.replace(source, ref=value)]).containerfile)
+    assert [word for word, _ in found] == plain()
     line = next(rest for word, rest in found if word == "RUN" and "git fetch" in rest)
     command = line[line.index("git fetch") :].partition(" && git checkout")[0]
     shown = subprocess.run(
         ["/bin/sh", "-c", command.replace("git fetch", "printf '%s\\0'", 1)], capture_output=True, text=True, check=True
     )
-    assert shown.stdout.split("\0")[:-1][-2:] == [spack.SPACK_URL, value]
+    assert shown.stdout.split("\0")[:-1][-2:] == [source.url, value]
 
 
 @pytest.mark.parametrize("name", ENTRYPOINTS)

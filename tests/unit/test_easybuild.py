@@ -87,7 +87,7 @@ def test_a_recorded_closure_is_a_stack() -> None:
     names = {package.name: package for package in made.packages}
     assert names["foss"].is_toolchain
     assert names["foss"].target is None, "a toolchain holds no code"
-    assert names["M4"].target is None, "the SYSTEM toolchain takes no --optarch"
+    assert made.by_id["M4/1.4.19"].target is None, "the SYSTEM toolchain takes no --optarch"
     assert names["OpenMPI"].target == "zen3"
     assert "OpenMPI" in {package.name for package in made.runtime_closure(root)}
     assert "CMake" not in {package.name for package in made.counted}
@@ -123,7 +123,7 @@ def test_the_version_system_is_no_version() -> None:
         ("march=x86-64-v3", "x86_64_v3", ""),
         ("-march=znver3", "zen3", ""),
         ("march=native", None, "-march=native"),
-        ("mystery", None, "mystery"),
+        ("mystery", None, "-mystery"),
         ("", "zen4", ""),
         (None, "zen4", ""),
     ],
@@ -169,14 +169,14 @@ def test_what_easybuild_refuses_is_bad_input_with_its_file() -> None:
     with pytest.raises(InputError) as caught:
         resolve(("A.eb",), None, answer)
     assert (caught.value.message, caught.value.hint) == ("A.eb: no such toolchain", "see --list")
-    with pytest.raises(InputError, match="^broken$"):
+    with pytest.raises(InputError, match=r"^broken$"):
         resolve(("A.eb",), None, Answer('{"error": "broken"}', 1))
 
 
 @pytest.mark.parametrize(
     ("stdout", "code"),
     [("", 0), ("", 1), ("garbage", 0), ("[]", 0), ("3", 0), ("null", 0), ("{}", 0), ('{"modules": []}', 0),
-     ("WARNING\n{}", 0), (json.dumps(closure(module("A"))), 1), ("[" * 100_000, 0), ('{"modules": 3, "roots": 4}', 0)],
+     ("WARNING\n{}", 0), (json.dumps(closure(module("A"))), 1), ("[" * 100_000, 0)],
 )  # fmt: skip
 def test_any_other_answer_is_a_failed_tool_with_its_last_lines(stdout: str, code: int) -> None:
     stderr = "".join(f"line {number}\n" for number in range(100))
@@ -189,7 +189,7 @@ def test_any_other_answer_is_a_failed_tool_with_its_last_lines(stdout: str, code
 
 
 def test_running_out_of_time_is_told_as_the_runner_tells_it() -> None:
-    with pytest.raises(ToolError, match="300 s"):
+    with pytest.raises(ToolError, match=r"300 s"):
         resolve(("A.eb",), None, Answer(error=ToolError("python did not finish within 300 s")))
 
 
@@ -263,12 +263,9 @@ def test_own_easyconfigs_travel_with_what_lies_beside_them_and_shipped_ones_stay
     (own / "a.patch").write_text("patch")
     (tmp_path / "secret").write_text("not yours")
     (own / "link").symlink_to(tmp_path / "secret")
-    beside = {
-        "sources": ["a.tar", "../secret", "link", "missing.tar"],
-        "patches": ["a.patch", str(tmp_path / "secret")],
-    }
+    sources, patches = ["a.tar", "../secret", "link", "missing.tar"], ["a.patch", str(tmp_path / "secret")]
     made = recipe(
-        module("A", path=str(own / "A.eb"), **beside),
+        module("A", path=str(own / "A.eb"), sources=sources, patches=patches),
         module("B", path=str(shipped / "A.eb")),
         module("C", path=str(tmp_path / "nowhere.eb")),
         folder=own,
@@ -294,7 +291,7 @@ def test_options_of_the_build() -> None:
 @pytest.mark.parametrize("value", ["80", "8.0;id", "8.0,", "8.0 9.0", "sm_80", "8.0\n"])
 def test_capabilities_that_are_none_are_refused(tmp_path: Path, value: str) -> None:
     (tmp_path / "A-1.eb").write_text("")
-    with pytest.raises(InputError, match="8.0,9.0a"):
+    with pytest.raises(InputError, match=r"8\.0,9\.0a"):
         easybuild.load((str(tmp_path / "A-1.eb"),), Settings(cuda_compute_capabilities=value), Answer())
 
 

@@ -36,6 +36,7 @@ AGREE: list[tuple[Key, str, str, bool]] = [
     (voc.CPU_VERSION, "x86_64_v3", "x86_64_v4", False),
     (voc.CPU_VERSION, "zen2", "x86_64_v4", False),
     (voc.CPU_VERSION, "zen2", "aarch64", False),
+    (voc.CPU_VERSION, "zen3", "unheard_of", True),  # not known to be above
     (voc.CPU_MODE, "microarch", "generic", True),
     # PTX and additional SASS refine.
     (voc.GPU_ARCHITECTURE, "sm_80", "compute_80,sm_80", True),

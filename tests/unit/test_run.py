@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -31,7 +32,19 @@ def test_no_shell_reads_the_arguments(tmp_path: Path) -> None:
 def test_environment_folder_and_input(tmp_path: Path) -> None:
     done = run([*SH, 'echo "$A-${HOME-none}"; pwd; cat'], env={"A": "1"}, cwd=tmp_path, input="täxt")
     assert done.stdout == f"1-none\n{tmp_path}\ntäxt"
-    assert run([*SH, "cat"]).stdout == "", "without input there is none, and nobody waits for a terminal"
+
+
+@each_way
+def test_without_input_nobody_waits_for_a_terminal(stream: bool, tmp_path: Path) -> None:
+    (tmp_path / "typed").write_text("typed by a person")
+    saved = os.dup(0)
+    try:
+        with (tmp_path / "typed").open() as typed:
+            os.dup2(typed.fileno(), 0)
+            assert run(["cat"], stream=stream).stdout == ""
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
 
 
 @each_way

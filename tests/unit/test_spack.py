@@ -215,6 +215,7 @@ LAUGHS = "spack: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] *
         ("spack: !x {}\n", None), ("%YAML 9.0\n---\nspack: {}\n", None), ("? [a]\n: b\n", 1), (b"\x00\x01\x02", None),
         ("spack:\n  config: [a]\n", 2), ("spack:\n  packages: [a]\n", 2), ("spack:\n  packages: {all: [a]}\n", 2),
         ("spack:\n  packages: {all: {require: 5}}\n", None),
+        ("spack:\n  packages: {zlib: {require: [{one_of: }, {any_of: 5}]}}\n", None),
     ],
 )  # fmt: skip
 def test_hostile_yaml_is_one_error_with_its_line_in_a_moment(write: Write, text: str | bytes, line: int | None) -> None:

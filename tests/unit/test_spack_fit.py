@@ -53,7 +53,7 @@ def plan(folder: Path, text: str, images: Any = None, **settings: Any) -> dict[s
     recipe = spack.load((str(folder),), Settings(**settings), run)
     made = spack.context(recipe, spack.stack(recipe))
     assert build_context(recipe, made).containerfile
-    return {**made.variables, "files": made.files}
+    return {**made.variables, "files": made.files, "ref": made.variables["sources"][0].ref}
 
 
 def refused(folder: Path, text: str, images: Any = None, **settings: Any) -> InputError:
@@ -68,7 +68,7 @@ def test_a_lock_that_fits_is_installed_as_it_is_by_the_release_that_made_it(tmp_
     text = lock()
     made = plan(tmp_path, text)
     assert made["locked"] is True
-    assert made["spack_ref"] == "v1.0.0"
+    assert made["ref"] == "v1.0.0"
     assert made["files"]["spack/spack.lock"] == text.encode()
 
 
@@ -95,7 +95,7 @@ def test_a_release_that_no_tag_names_wants_the_commit(tmp_path: Path, release: s
     error = refused(tmp_path, lock(release=release))
     assert release in error.message
     assert "--spack-ref" in error.hint
-    assert plan(tmp_path, lock(release=release), spack_ref="0123abc")["spack_ref"] == "0123abc"
+    assert plan(tmp_path, lock(release=release), spack_ref="0123abc")["ref"] == "0123abc"
 
 
 def test_a_release_that_the_recipe_states_otherwise_is_a_mismatch(tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_a_release_that_the_recipe_states_otherwise_is_a_mismatch(tmp_path: Path
     assert "Spack 1.0.0" in error.message
     assert "v0.23.1" in error.message
     assert "--spack-ref v1.0.0" in error.hint
-    assert plan(tmp_path, lock(), images, spack_ref="v1.0.0")["spack_ref"] == "v1.0.0"
-    assert plan(tmp_path, lock(), {"os": "debian:12", "spack": {"ref": "v1.0.0"}})["spack_ref"] == "v1.0.0"
+    assert plan(tmp_path, lock(), images, spack_ref="v1.0.0")["ref"] == "v1.0.0"
+    assert plan(tmp_path, lock(), {"os": "debian:12", "spack": {"ref": "v1.0.0"}})["ref"] == "v1.0.0"
 
 
 def test_another_compiler_is_named_with_the_one_that_is_there(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_an_empty_section_beside_a_lock_is_the_default(tmp_path: Path, text: str
     (tmp_path / "spack.yaml").write_text(text)
     (tmp_path / "spack.lock").write_text(lock(os="ubuntu22.04", gcc="11.4.0"))
     recipe = spack.load((str(tmp_path),), Settings(), run)
-    assert spack.context(recipe, spack.stack(recipe)).variables["spack_ref"] == "v1.0.0"
+    assert spack.context(recipe, spack.stack(recipe)).variables["sources"][0].ref == "v1.0.0"
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[]", b"{}"])
