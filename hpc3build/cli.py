@@ -219,7 +219,8 @@ def _build(options: argparse.Namespace) -> int:
 def _secret(text: str) -> tuple[str, Path]:
     pairs = dict(part.partition("=")[::2] for part in text.split(","))
     source = pairs.get("src") or pairs.get("source") or ""
-    if set(pairs) - {"id", "src", "source"} or not pairs.get("id") or not os.path.isfile(source):  # noqa: PTH113
+    named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", pairs.get("id", ""))
+    if set(pairs) - {"id", "src", "source"} or not named or not os.path.isfile(source):  # noqa: PTH113
         raise InputError(f"--secret {text}: expected id=ID,src=FILE, and a file that is there")
     return pairs["id"], Path(source)
 
@@ -266,6 +267,19 @@ def _add_annotate(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--detect", action="store_true", help="what the evidence inside the image says")
     parser.add_argument("--remove", action="append", default=[], metavar="KEY")
     parser.add_argument("--labels", action="store_true", help="write labels too: the image ID changes")
+    parser.add_argument(
+        "--platform",
+        dest="platforms",
+        action="append",
+        default=[],
+        metavar="OS/ARCH[/VARIANT]",
+        help="of an index, these images and their descriptors (default: the index itself, and what tells its images "
+        "apart on their descriptors; no image changes)",
+    )
+    parser.add_argument("--all-children", action="store_true", help="of an index, itself and every image in it")
+    parser.add_argument("--index-only", action="store_true", help="of an index, its own annotations alone")
+    parser.add_argument("--descriptors", action="store_true", help="of an index, its images' descriptors alone")
+    parser.add_argument("--attach", action="store_true", help="write a referrer: the image and its digest stay")
     parser.add_argument("--expect-digest", metavar="D", help="refuse when the tag names another digest")
     parser.add_argument("--dry-run", action="store_true", help="say what would change")
     parser.add_argument("--json", action="store_true")
@@ -274,6 +288,7 @@ def _add_annotate(commands: Any, common: argparse.ArgumentParser) -> None:
 def _annotate(options: argparse.Namespace) -> int:
     from hpc3build import report
     from hpc3build.reference import parse
+    from hpc3build.rewrite import Platform, Target
     from hpc3build.run import run
     from hpc3build.workflows.annotate import Wish, annotate, parse_pairs
 
@@ -285,6 +300,13 @@ def _annotate(options: argparse.Namespace) -> int:
         labels=options.labels,
         expect_digest=options.expect_digest,
         dry_run=options.dry_run,
+        target=Target(
+            platforms=tuple(map(Platform.parse, options.platforms)),
+            all_children=options.all_children,
+            index_only=options.index_only,
+            descriptors=options.descriptors,
+        ),
+        attach=options.attach,
     )
     if not (wish.pairs or wish.remove or wish.source or wish.detect):
         raise InputError("annotate: nothing to write", hint="-a KEY=VALUE, --from, --detect or --remove say what")

@@ -67,7 +67,7 @@ def build_context(recipe: Recipe, context: Context) -> BuildContext:
         "user": settings.user,
         "entrypoint": list(ENTRYPOINTS[settings.entrypoint]),
         "cmd": list(CMD),
-        "secrets": "".join(f" --mount=type=secret,id={name}" for name in settings.secrets),
+        "secrets": "".join(f" --mount=type=secret,id={name},mode=0444" for name in settings.secrets),
         "caches": "".join(f" --mount=type=cache,target={path},mode=1777" for path in settings.caches),
     }
     files = {f"hpc3build/{name}": data for name, data in (*_shared(frontend), *context.files.items())}

@@ -81,6 +81,11 @@ def set_pairs(raw: bytes, path: Path, pairs: Mapping[str, Any], remove: Iterable
     return _edit(raw, [((*path, key), pairs[key]) for key in sorted(pairs)], removed, True)
 
 
+def edit(raw: bytes, values: list[tuple[Path, Any]], removed: list[Path]) -> bytes:
+    """Several edits, checked once: first ``removed``, then ``values`` in their order, new ones in sorted position."""
+    return _edit(raw, values, removed, True)
+
+
 def _edit(raw: bytes, values: list[tuple[Path, Any]], removed: list[Path], ordered: bool) -> bytes:
     text = before = _decode(raw, "JSON")
     expected = copy.deepcopy(_load(text, "JSON"))

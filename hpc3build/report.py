@@ -109,6 +109,8 @@ def annotate_text(reference: str, result: Result, *, dry_run: bool) -> str:
     """One line a reference."""
     if not result.changed:
         return f"{reference}: unchanged, {result.old_digest}\n"
+    if result.old_digest == result.new_digest:
+        return f"{reference}: {result.old_digest} stays, {'would attach' if dry_run else 'attached'} a referrer\n"
     verb = "would become" if dry_run else "->"
     return f"{reference}: {result.old_digest} {verb} {result.new_digest}\n"
 

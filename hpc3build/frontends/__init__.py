@@ -17,11 +17,15 @@ from hpc3build.stack import Stack
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a frontend adds to a build context: its template's name and variables, and files by their path there."""
+    """What a frontend adds to a build context: its template's name and variables, and files by their path there.
+
+    ``sources`` are large files that steps mount (at /run/sources) and that never become part of a layer.
+    """
 
     template: str
     variables: Mapping[str, Any]
     files: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    sources: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
 
 
 R = TypeVar("R", bound=Recipe)

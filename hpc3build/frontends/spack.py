@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import io
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,59 +14,37 @@ from hpc3build.errors import InputError
 from hpc3build.evidence.layers import ImageFiles
 from hpc3build.facts import cpu
 from hpc3build.frontends import Context
+from hpc3build.frontends.spack_container import SPACK_URL, Container, read_container
+from hpc3build.frontends.spack_fit import fit
 from hpc3build.frontends.spack_lock import MAX_BYTES, read_lock
-from hpc3build.recipe import Recipe, Section, Settings, line_of, read_settings, read_text, read_yaml
+from hpc3build.frontends.spack_manifest import ENVIRONMENT, manifest
+from hpc3build.frontends.spack_sources import PACKAGES_URL, Source, pack, source
+from hpc3build.recipe import Recipe, Section, Settings, read_settings, read_text, read_yaml
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
 
 YAML, LOCK = "spack.yaml", "spack.lock"
-#: Where the image keeps the environment, as ``spack containerize`` does; evidence is looked for there.
-ENVIRONMENT = "/opt/spack-environment"
-DEFAULT_BASE = "ubuntu:22.04"  # spack containerize's
+#: The Spack of recipes without lock that name none, and the release of clingo, which all of its releases work with.
 DEFAULT_REF = "v0.23.1"
-SPACK_URL = "https://github.com/spack/spack.git"
-CONTAINER_KEYS = (
-    "format",
-    "images",
-    "os_packages",
-    "strip",
-    "labels",
-    "template",
-    "extra_instructions",
-    "singularity",
-    "docker",
-    "depfile",
-)
-_LATER = ("template", "singularity", "depfile")
-#: Externals that every builder has, or that are part of the system itself.
-_SYSTEM = frozenset({"gcc", "glibc", "llvm", "gcc-runtime", "musl"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Container:
-    """The ``container:`` section."""
-
-    build_image: str
-    final_image: str
-    spack_url: str = SPACK_URL
-    spack_ref: str = DEFAULT_REF
-    manager: str | None = None
-    update: bool = True
-    build_packages: tuple[str, ...] = ()
-    final_packages: tuple[str, ...] = ()
-    strip: bool = True
-    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    extra_build: str = ""
-    extra_final: str = ""
+CLINGO = "5.7.1"
+_PREFIX = "spack"
+_CONFIG = f"{_PREFIX}/config"
+# What `python3 -m venv` takes in the builder.
+_VENV = {"apt": "python3-venv"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpackRecipe(Recipe):
-    """A spack.yaml; ``manifest`` is it without the container section, ``lock`` the text of the lock, if it counts."""
+    """A spack.yaml; ``manifest`` is it as Spack gets it, ``local`` the files of this machine that it names.
+
+    ``lock`` is the text of the lock, if it counts; ``runner`` asks git about clones on this machine.
+    """
 
     manifest: Any
+    local: Mapping[str, bytes]
     container: Container
     lock: str | None
+    runner: Runner
 
 
 def recognises(source: str) -> bool:
@@ -100,14 +76,17 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> SpackR
     spack = document.section(top)
     lock = path.with_name(LOCK)
     use_lock = lock.is_file() and settings.concretize is None
-    container = _container(spack, settings)
+    container = read_container(spack, settings)
     settings = replace(settings, labels=container.labels)
+    document_for_spack, local = manifest(spack, settings)
     recipe = SpackRecipe(
         origin=path,
         folder=path.resolve().parent,
         settings=settings,
         container=container,
-        manifest=_manifest(spack, settings),
+        manifest=document_for_spack,
+        local=local,
+        runner=runner,
         lock=read_text(lock, MAX_BYTES, "a spack.lock") if use_lock else None,
     )
     if settings.target is not None:
@@ -119,102 +98,6 @@ def _over(beside: Settings, given: Settings) -> Settings:
     default = Settings()
     changed = {name: value for name, value in vars(given).items() if value != getattr(default, name)}
     return beside.overridden(**changed)
-
-
-def _container(spack: Section, settings: Settings) -> Container:
-    section = spack.section("container")
-    section.only(CONTAINER_KEYS)
-    for key in _LATER:
-        if section.data.get(key):
-            raise InputError(f"{section.where(key)}: hpc3build does not render this key yet")
-    section.choice("format", ("docker", "podman", "containerfile"))
-    images = _images(section, settings)
-    packages = section.section("os_packages")
-    packages.only(("command", "update", "build", "final"))
-    extra = section.section("extra_instructions")
-    extra.only(("build", "final"))
-    _refuse_hidden_from(section, extra)
-    return Container(
-        **images,
-        manager=packages.choice("command", bases.MANAGERS),
-        update=packages.boolean("update", True),
-        build_packages=packages.packages("build") + settings.build_packages,
-        final_packages=packages.packages("final") + settings.final_packages,
-        strip=section.boolean("strip", True),
-        labels=MappingProxyType({**section.pairs("labels"), **settings.labels}),
-        extra_build=extra.text("build", one_line=False) or "",
-        extra_final=extra.text("final", one_line=False) or "",
-    )
-
-
-def _refuse_hidden_from(section: Section, extra: Section) -> None:
-    """Extra instructions are the user's own lines, but a FROM among them would end the stage unseen."""
-    for key in ("build", "final"):
-        if re.search(r"^\s*FROM\s", extra.text(key, one_line=False) or "", re.MULTILINE | re.IGNORECASE):
-            raise InputError(f"{extra.where(key)}: FROM starts another stage and can't stand here")
-
-
-def _images(section: Section, settings: Settings) -> dict[str, Any]:
-    images = section.section("images")
-    images.only(("os", "spack", "build", "final"))
-    pinned = settings.spack_ref or settings.pins.get("spack")
-    if images.data.get("build") or images.data.get("final"):
-        build, final = images.text("build"), images.text("final")
-        if not build or not final:
-            raise InputError(f"{section.where('images')}: build and final go together")
-        return {
-            "build_image": settings.base or build,
-            "final_image": settings.base or final,
-            "spack_ref": pinned or DEFAULT_REF,
-        }
-    base = settings.base or images.text("os") or DEFAULT_BASE
-    found: dict[str, Any] = {"build_image": base, "final_image": base}
-    spack = images.data.get("spack")
-    if isinstance(spack, Mapping):
-        details = images.section("spack")
-        details.only(("url", "ref", "resolve_sha", "verify"))
-        found["spack_url"] = details.text("url") or SPACK_URL
-        found["spack_ref"] = pinned or details.text("ref") or DEFAULT_REF
-        for key in ("resolve_sha", "verify"):
-            details.boolean(key, False)
-    else:
-        tag = images.text("spack")
-        release = f"v{tag}" if tag and re.fullmatch(r"\d+(\.\d+)*", tag) else tag
-        found["spack_ref"] = pinned or release or DEFAULT_REF
-    for key, pattern in (
-        ("spack_ref", r"[A-Za-z0-9][A-Za-z0-9._/-]*"),
-        ("spack_url", r"[a-z+]+://[A-Za-z0-9._:/@~-]+"),
-    ):
-        if key in found and not re.fullmatch(pattern, found[key]):
-            raise InputError(f"{images.where('spack')}: {found[key]!r} is not a git reference or URL")
-    return found
-
-
-def _manifest(spack: Section, settings: Settings) -> Any:
-    """The document for Spack itself: no container section; install tree and view where the image has them."""
-    manifest: Any = copy.deepcopy(spack.data)
-    manifest.pop("container", None)
-    config = manifest.setdefault("config", {})
-    if not isinstance(config, dict):
-        raise InputError(f"{spack.where('config')}: expected a mapping")
-    config["install_tree"] = {"root": "/opt/software"}
-    manifest["view"] = "/opt/views/view"
-    packages = manifest.setdefault("packages", {})
-    if not isinstance(packages, dict) or not isinstance(packages.get("all", {}), dict):
-        raise InputError(f"{spack.where('packages')}: expected a mapping of mappings")
-    target = settings.target or (None if _names_a_target(manifest) else "x86_64")
-    if target is not None:
-        everything = packages.setdefault("all", {})
-        require = everything.get("require", [])
-        require = [require] if isinstance(require, str) else list(require)
-        everything["require"] = [*require, f"target={target}"]
-    return manifest
-
-
-def _names_a_target(manifest: Mapping[str, Any]) -> bool:
-    everything = manifest.get("packages", {}).get("all", {})
-    text = f"{everything.get('target', '')} {everything.get('require', '')} {manifest.get('specs', '')}"
-    return bool(everything.get("target")) or "target=" in text or "arch=" in text
 
 
 def stack(recipe: SpackRecipe) -> Stack | None:
@@ -239,21 +122,28 @@ def _same_target(found: Stack, target: str) -> None:
 
 def context(recipe: SpackRecipe, stack: Stack | None) -> Context:
     """Variables and files of the Spack block. Raises InputError where the lock does not fit the builder."""
-    container = recipe.container
+    container, settings = recipe.container, recipe.settings
     base = None if container.manager else bases.find(container.build_image)
     manager = bases.MANAGERS[container.manager] if container.manager else bases.find(container.build_image).manager
     ref = container.spack_ref
     extra: list[str] = []
-    if stack is not None:
-        ref, extra = _fit(recipe, stack, base)
-    files = {"spack/spack.yaml": _dump(recipe.manifest)}
-    if recipe.lock is not None:
-        files["spack/spack.lock"] = recipe.lock.encode()
+    if stack is not None and recipe.lock is not None:
+        ref, extra = fit(stack, recipe.lock, ref, container.build_image, base, settings)
+    elif recipe.manifest.get("specs") or recipe.manifest.get("include_concrete"):
+        extra = [_VENV.get(manager.name, "python3-pip")]
+    else:
+        raise InputError(f"{recipe.origin}:1: spack:specs: nothing to install", hint="spack add SPEC")
+    sources = _sources(recipe, ref)
     builder = (
         *(base.spack_packages if base else bases.find(manager_example(manager.name)).spack_packages),
         *extra,
         *container.build_packages,
     )
+    environment = {YAML: _dump({"spack": recipe.manifest}), **recipe.local}
+    if recipe.lock is not None:
+        environment[LOCK] = recipe.lock.encode()
+    config = _configuration(sources)
+    files = {f"{_PREFIX}/{name}": data for name, data in environment.items()} | config
     return Context(
         template="spack.Containerfile.j2",
         variables={
@@ -265,15 +155,42 @@ def context(recipe: SpackRecipe, stack: Stack | None) -> Context:
             "update": container.update,
             "strip": ["/opt/software"] if container.strip else [],
             "labels": dict(container.labels),
-            "spack_url": container.spack_url,
-            "spack_ref": ref,
+            "sources": sources,
+            "clingo": None if recipe.lock is not None else settings.pins.get("clingo", CLINGO),
+            "environment": sorted({name.split("/")[0] for name in environment}),
+            "config": bool(config),
             "locked": recipe.lock is not None,
             "extra_build": container.extra_build,
             "extra_final": container.extra_final,
-            "static_env": {"PATH": "/opt/view/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+            "static_env": {"PATH": "/opt/views/view/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
         },
         files=MappingProxyType(files),
+        sources=MappingProxyType({f"{each.name}.pack": pack(each, recipe.runner) for each in sources if each.folder}),
     )
+
+
+def _sources(recipe: SpackRecipe, ref: str | None) -> list[Source]:
+    """Spack, and its package recipes where a pin or an option names them; else Spack fetches those itself."""
+    settings, container = recipe.settings, recipe.container
+    found = [source("spack", container.spack_url, ref, DEFAULT_REF, recipe.folder, recipe.runner)]
+    pinned = settings.pins.get("spack-packages")
+    if pinned or settings.packages_source:
+        where = settings.packages_source or PACKAGES_URL
+        found.append(source("spack-packages", where, pinned, "develop", recipe.folder, recipe.runner))
+    return found
+
+
+def _configuration(sources: list[Source]) -> dict[str, bytes]:
+    """The builder's own configuration of Spack, in its system scope."""
+    found: dict[str, bytes] = {}
+    for each in sources:
+        if each.name == "spack-packages":
+            recipes = {"builtin": f"/opt/{each.name}/repos/spack_repo/builtin"}
+            found[f"{_CONFIG}/repos.yaml"] = _dump({"repos": recipes})
+        elif each.folder is not None:
+            # A site that gives Spack itself has no internet: nothing is looked for there.
+            found[f"{_CONFIG}/bootstrap.yaml"] = _dump({"bootstrap": {"enable": False}})
+    return found
 
 
 def manager_example(name: str) -> str:
@@ -281,72 +198,13 @@ def manager_example(name: str) -> str:
     return next(base.image for base in bases.BASES if base.manager.name == name)
 
 
-def _fit(recipe: SpackRecipe, stack: Stack, base: bases.Base | None) -> tuple[str, list[str]]:
-    """Check decision 1 (docs/architecture.md): the builder is what the lock was made for.
-
-    Returns the Spack release to install with and the packages of the lock's compilers. Raises InputError naming
-    everything that does not fit at once.
-    """
-    container, settings = recipe.container, recipe.settings
-    wrong: list[str] = []
-    hints: list[str] = []
-    systems = {package.os for package in stack.packages if package.os}
-    if base is not None and systems and systems != {base.os}:
-        wrong.append(f"it is for {', '.join(sorted(systems))}, and the base {container.build_image} is {base.os}")
-        fits = [row.image for row in bases.BASES if row.os in systems]
-        hints.append(f"--base {fits[0]}" if fits else "--base with an image of that system")
-    release = stack.manager_version or ""
-    ref = container.spack_ref
-    if release and settings.spack_ref is None and ref.lstrip("v") != release:
-        explicit = isinstance(recipe_images(recipe), Mapping)
-        if re.fullmatch(r"\d+\.\d+\.\d+", release) and not explicit:
-            ref = f"v{release}"
-        else:
-            wrong.append(f"Spack {release} made it, and the builder would have {ref}")
-            hints.append(f"--spack-ref {'v' + release if 'dev' not in release else 'the commit that made it'}")
-    extra = _compilers(stack, base, wrong)
-    externals = [
-        package
-        for package in stack.counted
-        if package.external and package.name not in _SYSTEM and package.name not in settings.host_provided
-    ]
-    for package in externals:
-        wrong.append(f"{package.name}@{package.version} is external, and the final image would lack it")
-        hints.append(f"--host-provided {package.name}, once os_packages or the base provide it")
-    if wrong:
-        hints.append("or --concretize builder sets the lock aside")
-        raise InputError(f"{stack.origin} does not fit the builder: {'; '.join(wrong)}", hint="; ".join(hints))
-    return ref, extra
-
-
-def recipe_images(recipe: SpackRecipe) -> Any:
-    """What the spack.yaml itself says of Spack's version, None where it is silent."""
-    data = read_yaml(recipe.origin)
-    section = next(iter(data.values())).get("container") or {}
-    return (section.get("images") or {}).get("spack")
-
-
-def _compilers(stack: Stack, base: bases.Base | None, wrong: list[str]) -> list[str]:
-    packages = []
-    for spec in sorted({package.compiler for package in stack.counted if package.compiler}):
-        name, _, version = spec.partition("@")
-        if base is None or not base.compilers or name not in ("gcc", "clang", "llvm"):
-            continue
-        if base.compilers.get(name) != version:
-            has = base.compilers.get(name, "none")
-            wrong.append(f"its compiler is {spec}, and {base.image} has {name} {has}")
-        elif name in bases.COMPILER_PACKAGES:
-            packages.append(bases.COMPILER_PACKAGES[name])
-    return packages
-
-
-def _dump(manifest: Any) -> bytes:
+def _dump(document: Any) -> bytes:
     import ruamel.yaml
 
     writer = ruamel.yaml.YAML(typ="rt")
     writer.width = 4096
     buffer = io.StringIO()
-    writer.dump({"spack": manifest}, buffer)
+    writer.dump(document, buffer)
     return buffer.getvalue().encode()
 
 
@@ -361,4 +219,4 @@ def read_stack(files: ImageFiles) -> Stack | None:
     return read_lock(found.data.decode("utf-8", "replace"), f"{ENVIRONMENT}/{LOCK}") if found and found.data else None
 
 
-__all__ = ["context", "line_of", "load", "read_stack", "recognises", "stack", "wanted"]
+__all__ = ["SPACK_URL", "context", "load", "read_stack", "recognises", "stack", "wanted"]

@@ -14,13 +14,16 @@ from hpc3build.pairs import check_pair
 from hpc3build.recipe import Settings
 from hpc3build.reference import Reference, is_digest
 from hpc3build.run import Runner
-from hpc3build.stores import open_store
+from hpc3build.stores import Store, open_store
 from hpc3build.workflows.describe import describe, facts_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What an image is to say: ``pairs`` and ``remove`` of the user, a recipe or lock, evidence from inside."""
+    """What an image is to say: ``pairs`` and ``remove`` of the user, a recipe or lock, evidence from inside.
+
+    ``target`` is what of an index is meant. With ``attach`` a referrer says it, and the image stays as it is.
+    """
 
     pairs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     remove: tuple[str, ...] = ()
@@ -29,6 +32,12 @@ class Wish:
     labels: bool = False
     expect_digest: str | None = None
     dry_run: bool = False
+    target: rewrite.Target = rewrite.DEFAULT
+    attach: bool = False
+
+    def __post_init__(self) -> None:
+        if self.attach and (self.labels or self.remove):
+            raise InputError("--attach leaves the image as it is: it cannot go with --labels and --remove")
 
 
 def parse_pairs(texts: Iterable[str]) -> dict[str, str]:
@@ -78,6 +87,8 @@ def annotate(reference: Reference, wish: Wish, runner: Runner) -> rewrite.Result
         pairs |= wish.pairs
         if pairs and any(key in voc.BY_NAME for key in pairs):
             pairs.setdefault(voc.VOCABULARY.name, voc.VERSION)
+        if wish.attach:
+            return _attach(store, reference, wish, pairs)
         plan = rewrite.plan(
             store,
             reference,
@@ -86,6 +97,7 @@ def annotate(reference: Reference, wish: Wish, runner: Runner) -> rewrite.Result
             labels=pairs if wish.labels else None,
             remove_labels=wish.remove if wish.labels else (),
             expect_digest=wish.expect_digest,
+            target=wish.target,
         )
         if not wish.dry_run:
             return rewrite.apply(store, plan)
@@ -93,3 +105,20 @@ def annotate(reference: Reference, wish: Wish, runner: Runner) -> rewrite.Result
         return rewrite.Result(
             reference, plan.old_digest, plan.new_digest, not plan.is_empty, would, plan.converted, plan.warnings
         )
+
+
+def _attach(store: Store, reference: Reference, wish: Wish, pairs: Mapping[str, str]) -> rewrite.Result:
+    plan = rewrite.plan_attachment(
+        store, reference, annotations=pairs, expect_digest=wish.expect_digest, target=wish.target
+    )
+    if not wish.dry_run:
+        return rewrite.attach(store, plan)
+    return rewrite.Result(
+        reference,
+        plan.digest,
+        plan.digest,
+        bool(plan.manifests),
+        tuple(manifest.digest for manifest in plan.manifests),
+        False,
+        plan.warnings,
+    )

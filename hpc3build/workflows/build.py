@@ -60,8 +60,11 @@ def build(
     if target.transport not in ("oci", "containers-storage"):
         raise InputError(
             f"-t {target}: hpc3build builds into oci: and containers-storage: as yet",
-            hint="build into oci:DIR:TAG, then skopeo copy oci:DIR:TAG docker://…",
+            hint=f"-t containers-storage:localhost/{target.name.rsplit('/', 1)[-1]}:{target.tag or 'latest'}, or "
+            "oci:DIR:TAG, and skopeo copies it anywhere",
         )
+    if target.tag is None:
+        target = target.with_tag("latest")
     _writable(target)
     plan = planned_facts(planned.recipe, planned.stack)
     image = _run_engine(planned, engine, secrets, no_cache)
@@ -138,7 +141,7 @@ def _readable(engine: Engine, image: str, target: Reference, runner: Runner) -> 
 
 def _publish(store: Store, done: rewrite.Rewrite, target: Reference, runner: Runner) -> str:
     """Everything under its digest first, the tag last."""
-    tag = target.tag or "latest"
+    tag = target.tag
     _, manifest = done.manifests[-1]
     if isinstance(store, Layout):
         layout = Layout.create(target.name)

@@ -29,7 +29,7 @@ FORBIDDEN = {
     "a header": r"(?:/usr/include|/usr/lib/[\w-]+/openmpi/include|/opt)/.*\.h",
     "a static library or object": r"/.*/(?:lib[^/]*\.(?:a|la)|[^/]*\.o)",
     "a development link": r"/usr/lib/[\w-]+/(?:libmpi|libc|libm|libpthread)\.(?:so|a)",
-    "EasyBuild": r"/.*/(?:easybuild/(?:framework|easyblocks|tools)|easybuild_framework-[^/]*|archspec)(?:/.*)?|/.*/bin/eb",
+    "EasyBuild": r"/.*/(?:easybuild/(?:framework|easyblocks|tools)|easybuild_framework-[^/]*)(?:/.*)?|/.*/bin/eb",
     "the builder's own folder": r"/opt/hpc3build/(?:build|tools|work|rootfs)(?:/.*)?",
     "the module system": r"/usr/share/lmod/.*",
     "Python": r"/.*/bin/python[\d.]*|/.*/site-packages/.*",

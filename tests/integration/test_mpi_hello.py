@@ -157,7 +157,9 @@ def test_home_unset_or_not_writable(mpi_hello: Built, home: str | None, read_onl
     """What the container is given, before the login shell runs."""
     given = ("--unsetenv", "HOME") if home is None else ("--env", f"HOME={home}")
     done = mpi_hello.podman("mpi-hello", options=(*flags(USERS["unknown"], read_only), *given))
-    assert MPI in done.stdout and done.stderr == ""
+    assert MPI in done.stdout
+    # bash's own words, of a home that it may not look into; no script of the image adds any.
+    assert done.stderr in ("", "--: /root/.bash_profile: Permission denied\n")
 
 
 @READ_ONLY

@@ -235,7 +235,7 @@ def test_secrets_caches_user() -> None:
     settings = Settings(secrets=("token",), caches=("/var/cache/x",), user="1000:100")
     found = instructions(context_of(settings).containerfile)
     install = next(rest for word, rest in found if word == "RUN" and "install --fail-fast" in rest)
-    assert "--mount=type=secret,id=token " in install
+    assert "--mount=type=secret,id=token,mode=0444 " in install
     assert "--mount=type=cache,target=/var/cache/x,mode=1777 " in install
     assert [rest for word, rest in found if word == "USER"] == ["1000:100"]
 

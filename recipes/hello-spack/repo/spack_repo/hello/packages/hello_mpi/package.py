@@ -1,6 +1,5 @@
+from spack.package import Executable, depends_on, join_path, license, mkdirp, version
 from spack_repo.builtin.build_systems.generic import Package
-
-from spack.package import *
 
 
 class HelloMpi(Package):

@@ -1,0 +1,76 @@
+"""Decision 1 (docs/architecture.md): a lock is installed only by a builder that is what the lock was made for."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from hpc3build import bases
+from hpc3build.errors import InputError
+from hpc3build.recipe import Settings
+from hpc3build.stack import Stack
+
+#: Externals that every builder has, or that are part of the system itself.
+_SYSTEM = frozenset({"gcc", "glibc", "llvm", "gcc-runtime", "musl"})
+# A reference that is always the same Spack; others are branches.
+_EXACT = re.compile(r"v?\d+\.\d+\.\d+|[0-9a-f]{7,40}")
+
+
+def fit(
+    stack: Stack, lock: str, named: str | None, image: str, base: bases.Base | None, settings: Settings
+) -> tuple[str | None, list[str]]:
+    """The Spack to install ``lock`` with, where ``named`` is the recipe's, and the packages of the lock's compilers.
+
+    Raises InputError naming everything that does not fit at once.
+    """
+    wrong: list[str] = []
+    hints: list[str] = []
+    systems = {package.os for package in stack.packages if package.os}
+    if base is not None and systems and systems != {base.os}:
+        wrong.append(f"it is for {', '.join(sorted(systems))}, and the base {image} is {base.os}")
+        fits = [row.image for row in bases.BASES if row.os in systems]
+        hints.append(f"--base {fits[0]}" if fits else "--base with an image of that system")
+    exact = _exact(lock, stack)
+    ref = named if settings.spack_ref is not None or not stack.manager_version else _ref(named, exact)
+    if ref is None and stack.manager_version:
+        wrong.append(f"Spack {stack.manager_version} made it, and the builder would have {named or 'another'}")
+        hints.append(f"--spack-ref {exact[0] if exact else 'the commit that made it'}")
+    packages = _compilers(stack, base, wrong)
+    for package in stack.counted:
+        if package.external and package.name not in _SYSTEM and package.name not in settings.host_provided:
+            wrong.append(f"{package.name}@{package.version} is external, and the final image would lack it")
+            hints.append(f"--host-provided {package.name}, once os_packages or the base provide it")
+    if wrong:
+        hints.append("or --concretize builder sets the lock aside")
+        raise InputError(f"{stack.origin} does not fit the builder: {'; '.join(wrong)}", hint="; ".join(hints))
+    return ref, packages
+
+
+def _exact(lock: str, stack: Stack) -> list[str]:
+    """The git references of the Spack that made the lock, the best first: its tag, its commit."""
+    release = stack.manager_version or ""
+    found = [f"v{release}", release] if re.fullmatch(r"\d+\.\d+\.\d+", release) else []
+    made_by = json.loads(lock).get("spack")
+    commit = made_by.get("commit") if isinstance(made_by, dict) else None
+    return [*found, commit] if isinstance(commit, str) and re.fullmatch(r"[0-9a-f]{40}", commit) else found
+
+
+def _ref(named: str | None, exact: list[str]) -> str | None:
+    """``named`` where it is the lock's Spack; a branch gives way to it; None for another release or commit."""
+    if named is not None and _EXACT.fullmatch(named):
+        return named if any(ref == named or (len(named) >= 7 and ref.startswith(named)) for ref in exact) else None
+    return exact[0] if exact else None
+
+
+def _compilers(stack: Stack, base: bases.Base | None, wrong: list[str]) -> list[str]:
+    packages = []
+    for spec in sorted({package.compiler for package in stack.counted if package.compiler}):
+        name, _, version = spec.partition("@")
+        if base is None or not base.compilers or name not in ("gcc", "clang", "llvm"):
+            continue
+        if base.compilers.get(name) != version:
+            has = base.compilers.get(name, "none")
+            wrong.append(f"its compiler is {spec}, and {base.image} has {name} {has}")
+        elif name in bases.COMPILER_PACKAGES:
+            packages.append(bases.COMPILER_PACKAGES[name])
+    return packages

@@ -1,0 +1,13 @@
+export SPACK_ENV=/opt/spack-environment;
+export SPACK_ENV_VIEW=default;
+alias despacktivate='spack env deactivate';
+export ACLOCAL_PATH=/usr/share/aclocal:/opt/views/view/share/aclocal;
+export CMAKE_PREFIX_PATH=/opt/views/view;
+export MANPATH=/usr/share/man:/opt/views/view/share/man:/opt/views/view/man:;
+export MPICC=/usr/bin/mpicc;
+export MPICXX=/usr/bin/mpic++;
+export MPIF77=/usr/bin/mpif77;
+export MPIF90=/usr/bin/mpif90;
+export MPIFC=/usr/bin/mpifort;
+export PATH=/opt/views/view/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin;
+export PKG_CONFIG_PATH=/opt/views/view/share/pkgconfig:/opt/views/view/lib64/pkgconfig:/opt/views/view/lib/pkgconfig;
