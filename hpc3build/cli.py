@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hpc3build import __version__
+from hpc3build import options as shared
 from hpc3build.errors import Hpc3BuildError, InputError, ToolError
 
 Command = Callable[[argparse.Namespace], int]
@@ -115,39 +116,6 @@ def _command(
     return parser
 
 
-def _recipe_options(parser: argparse.ArgumentParser, *, building: bool) -> None:
-    parser.add_argument("--target", metavar="T", help="CPU target, an archspec name (x86_64_v3, zen3)")
-    parser.add_argument("--cuda-compute-capabilities", metavar="C", help="for EasyBuild, as 8.0,9.0")
-    parser.add_argument("--title", help="title of the image")
-    if building:
-        parser.add_argument("--base", metavar="IMAGE", help="base image of both stages")
-        parser.add_argument(
-            "--entrypoint",
-            choices=("hpc3", "hpc3-exec"),
-            help="hpc3 is HPC3's line to the letter; hpc3-exec keeps quoting and exit codes",
-        )
-        parser.add_argument("--spack-ref", metavar="REF", help="tag or commit of Spack in the builder")
-        parser.add_argument("--spack-source", metavar="DIR|URL", help="git repository of Spack: a clone here, or a URL")
-        parser.add_argument("--packages-source", metavar="DIR|URL", help="the same of spack-packages")
-        parser.add_argument("--concretize", choices=("builder",), help="set the lock aside")
-        parser.add_argument(
-            "--host-provided",
-            metavar="NAME",
-            action="append",
-            default=[],
-            help="an external package that the base or the host provides",
-        )
-
-
-def _settings(options: argparse.Namespace) -> Any:
-    from hpc3build.recipe import Settings
-
-    names = ("target", "cuda_compute_capabilities", "title", "base", "entrypoint", "concretize")
-    of_spack = ( "spack_ref", "spack_source", "packages_source")
-    given = {name: getattr(options, name, None) for name in (*names, *of_spack)}
-    return Settings().overridden(**given, host_provided=tuple(getattr(options, "host_provided", ())))
-
-
 def _add_render(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = _command(
         commands,
@@ -160,14 +128,14 @@ def _add_render(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="+", metavar="RECIPE")
     parser.add_argument("-o", "--output", metavar="FILE", help="the Containerfile (default: standard output)")
     parser.add_argument("--context", metavar="DIR", help="the whole build context")
-    _recipe_options(parser, building=True)
+    shared.add_recipe(parser, building=True)
 
 
 def _render(options: argparse.Namespace) -> int:
     from hpc3build.run import run
     from hpc3build.workflows.render import render, write_atomically
 
-    planned = render(tuple(options.recipe), _settings(options), run)
+    planned = render(tuple(options.recipe), shared.settings(options), run)
     if options.context:
         planned.context.write(Path(options.context))
     if options.output:
@@ -192,7 +160,7 @@ def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--secret", action="append", default=[], metavar="id=ID,src=FILE", help="a build secret")
     parser.add_argument("--no-cache", action="store_true", help="build every layer anew")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
-    _recipe_options(parser, building=True)
+    shared.add_recipe(parser, building=True)
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -204,8 +172,8 @@ def _build(options: argparse.Namespace) -> int:
     from hpc3build.workflows.render import render
 
     target = parse(options.tag)
-    secrets = dict(map(_secret, options.secret))
-    planned = render(tuple(options.recipe), _settings(options), run)
+    secrets = dict(map(shared.secret, options.secret))
+    planned = render(tuple(options.recipe), shared.settings(options), run)
     built = build(planned, target, choose(options.engine, run), run, secrets=secrets, no_cache=options.no_cache)
     if options.json:
         document = report.facts_json(str(built.reference), built.facts)
@@ -214,15 +182,6 @@ def _build(options: argparse.Namespace) -> int:
         sys.stdout.write(report.facts_text(built.facts))
         print(f"\n{built.reference} {built.digest}")
     return 0
-
-
-def _secret(text: str) -> tuple[str, Path]:
-    pairs = dict(part.partition("=")[::2] for part in text.split(","))
-    source = pairs.get("src") or pairs.get("source") or ""
-    named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", pairs.get("id", ""))
-    if set(pairs) - {"id", "src", "source"} or not named or not os.path.isfile(source):  # noqa: PTH113
-        raise InputError(f"--secret {text}: expected id=ID,src=FILE, and a file that is there")
-    return pairs["id"], Path(source)
 
 
 def _add_facts(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -236,7 +195,8 @@ def _add_facts(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("source", metavar="SOURCE", help="a recipe, a spack.lock, or an image reference")
     parser.add_argument("--json", action="store_true")
-    _recipe_options(parser, building=False)
+    shared.add_recipe(parser, building=False)
+    shared.add_registry(parser)
 
 
 def _facts(options: argparse.Namespace) -> int:
@@ -244,7 +204,7 @@ def _facts(options: argparse.Namespace) -> int:
     from hpc3build.run import run
     from hpc3build.workflows.describe import facts_of
 
-    subject, facts = facts_of(options.source, _settings(options), run)
+    subject, facts = facts_of(options.source, shared.settings(options), run, shared.access(options))
     if options.json:
         sys.stdout.write(report.dumps(report.facts_json(subject, facts)))
     else:
@@ -283,6 +243,7 @@ def _add_annotate(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--expect-digest", metavar="D", help="refuse when the tag names another digest")
     parser.add_argument("--dry-run", action="store_true", help="say what would change")
     parser.add_argument("--json", action="store_true")
+    shared.add_registry(parser)
 
 
 def _annotate(options: argparse.Namespace) -> int:
@@ -310,11 +271,12 @@ def _annotate(options: argparse.Namespace) -> int:
     )
     if not (wish.pairs or wish.remove or wish.source or wish.detect):
         raise InputError("annotate: nothing to write", hint="-a KEY=VALUE, --from, --detect or --remove say what")
+    access = shared.access(options)
     results: list[tuple[str, Any, str | None]] = []
     status = 0
     for text in options.reference:
         try:
-            result = annotate(parse(text), wish, run)
+            result = annotate(parse(text), wish, run, access)
         except Hpc3BuildError as error:
             if options.debug:
                 raise
@@ -342,6 +304,7 @@ def _add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("reference", metavar="REF")
     parser.add_argument("--json", action="store_true")
+    shared.add_registry(parser)
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -350,7 +313,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from hpc3build.run import run
     from hpc3build.workflows.inspect import inspect
 
-    found = inspect(parse(options.reference), run)
+    found = inspect(parse(options.reference), run, shared.access(options))
     sys.stdout.write(report.dumps(report.inspect_json(found)) if options.json else report.inspect_text(found))
     return 0
 
@@ -367,6 +330,7 @@ def _add_check(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("reference", metavar="REF")
     parser.add_argument("--run", dest="engines", action="append", default=[], metavar="ENGINE")
     parser.add_argument("--json", action="store_true")
+    shared.add_registry(parser)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -375,6 +339,6 @@ def _check(options: argparse.Namespace) -> int:
     from hpc3build.run import run
     from hpc3build.workflows.check import check
 
-    findings = check(parse(options.reference), tuple(options.engines), run)
+    findings = check(parse(options.reference), tuple(options.engines), run, shared.access(options))
     sys.stdout.write(report.dumps(report.check_json(findings)) if options.json else report.check_text(findings))
     return 0 if report.verdict(findings) == "CONFORMS" else 1

@@ -80,6 +80,7 @@ class Descriptor:
     size: int
     platform: Mapping[str, str] | None = None
     annotations: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    artifact_type: str = ""
 
     @classmethod
     def read(cls, value: Any, what: str) -> Descriptor:
@@ -98,6 +99,7 @@ class Descriptor:
             size,
             platform,
             get_pairs(fields, "annotations", what),
+            get_text(fields, "artifactType", what, default=""),
         )
 
 
@@ -118,7 +120,7 @@ class Manifest:
         if expect_digest is not None:
             verify(raw, expect_digest, "manifest")
         manifest = cls(_media_type(raw, media_type), raw)
-        _ = manifest.annotations, manifest.descriptors
+        _ = manifest.annotations, manifest.descriptors, manifest.subject
         return manifest
 
     @cached_property
@@ -140,6 +142,12 @@ class Manifest:
     def annotations(self) -> Mapping[str, str]:
         """The manifest's (or index's) own annotations."""
         return get_pairs(self.json, "annotations", "manifest")
+
+    @cached_property
+    def subject(self) -> Descriptor | None:
+        """The manifest that this one is about, None for most images."""
+        value = self.json.get("subject")
+        return None if value is None else Descriptor.read(value, "subject")
 
     @property
     def is_index(self) -> bool:
@@ -202,11 +210,7 @@ class Manifest:
         check_digest(digest, "config")
         if digest == self.config.digest and size == self.config.size:
             return self
-        raw = jsonedit.set_member(self.raw, ("config", "digest"), digest)
-        raw = jsonedit.set_member(raw, ("config", "size"), size)
-        for member in ("data", "urls"):  # the old configuration itself, embedded, and where it lies
-            raw = jsonedit.remove_member(raw, ("config", member))
-        return Manifest.parse(raw, self.media_type)
+        return Manifest.parse(repointed(self.raw, ("config",), {"digest": digest, "size": size}), self.media_type)
 
     def to_oci(self) -> Manifest:
         """The same manifest under OCI media types; config and layers keep their bytes and digests.
@@ -334,6 +338,21 @@ class ImageConfig:
             for position in places:
                 raw = jsonedit.set_member(raw, ("config", "Env", position), f"{name}={value}")
         return self if raw == self.raw else ImageConfig.parse(raw)
+
+
+def repointed(raw: bytes, path: jsonedit.Path, target: Manifest | Mapping[str, Any]) -> bytes:
+    """A document whose descriptor at ``path`` has another target; the descriptor's other members stay."""
+    return jsonedit.edit(raw, *repointing(path, target))
+
+
+def repointing(
+    path: jsonedit.Path, target: Manifest | Mapping[str, Any]
+) -> tuple[list[tuple[jsonedit.Path, Any]], list[jsonedit.Path]]:
+    """The edits that ``repointed`` makes."""
+    if isinstance(target, Manifest):
+        target = {"mediaType": target.media_type, "digest": target.digest, "size": target.size}
+    # What goes is the old content, embedded, and where else it lies.
+    return [((*path, member), value) for member, value in target.items()], [(*path, "data"), (*path, "urls")]
 
 
 def _media_type(raw: bytes, told: str | None) -> str:

@@ -139,6 +139,20 @@ def make_index(path: Path, manifests: Sequence[Manifest], *, tag: str | None = "
     return Manifest.parse(raw)
 
 
+def make_document(path: Path, document: Mapping[str, Any], *, tag: str | None = None, **style: Any) -> Manifest:
+    """Add a manifest or index that is given as a document; with a tag, or as a blob alone."""
+    raw = json.dumps(document, **style).encode()
+    descriptor = _put(path, str(document["mediaType"]), raw)
+    if tag is not None:
+        add_entry(path, descriptor, tag)
+    return Manifest.parse(raw)
+
+
+def descriptor_of(manifest: Manifest, **members: Any) -> dict[str, Any]:
+    """A descriptor of a manifest, with more members."""
+    return {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size, **members}
+
+
 def add_entry(path: Path, descriptor: Mapping[str, Any], tag: str | None) -> None:
     """Append a descriptor to index.json."""
     (path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')

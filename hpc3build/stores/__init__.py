@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from hpc3build.errors import StoreError
 from hpc3build.oci import Manifest
-from hpc3build.reference import OCI, STORAGE, Reference
+from hpc3build.reference import ARCHIVE, DOCKER, OCI, STORAGE, Reference
 from hpc3build.run import Runner
+from hpc3build.stores.access import Access
+
+if TYPE_CHECKING:
+    from hpc3build.stores.transport import Client
 
 
 class Store(Protocol):
@@ -47,12 +51,27 @@ class Store(Protocol):
     ) -> None: ...
 
 
-def open_store(reference: Reference, runner: Runner) -> Store:
-    """The store that ``reference`` names. Raises StoreError for transports that cannot be used."""
+def open_store(
+    reference: Reference, runner: Runner, access: Access | None = None, client: Client | None = None
+) -> Store:
+    """The store that ``reference`` names.
+
+    ``access`` is for registries; a ``client`` of this thread, made with it, shares connections and tokens between them.
+
+    Raises StoreError for transports that cannot be used.
+    """
+    if reference.transport == DOCKER:
+        from hpc3build.stores.registry import Registry
+
+        return Registry(reference, access, runner=runner, client=client)
     if reference.transport == OCI:
         from hpc3build.stores.layout import Layout
 
         return Layout(reference.name)
+    if reference.transport == ARCHIVE:
+        from hpc3build.stores.archive import Archive
+
+        return Archive(reference.name)
     if reference.transport == STORAGE:
         from hpc3build.stores.local import LocalStore
 

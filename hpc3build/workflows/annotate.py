@@ -15,6 +15,7 @@ from hpc3build.recipe import Settings
 from hpc3build.reference import Reference, is_digest
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store
+from hpc3build.stores.access import Access
 from hpc3build.workflows.describe import describe, facts_of
 
 
@@ -69,7 +70,7 @@ def check_key(key: str) -> None:
         raise InputError(f"{key}: privileged runtimes act on this key, so hpc3build never writes it")
 
 
-def annotate(reference: Reference, wish: Wish, runner: Runner) -> rewrite.Result:
+def annotate(reference: Reference, wish: Wish, runner: Runner, access: Access | None = None) -> rewrite.Result:
     """Plan and, unless it is a dry run, write. Raises InputError, and what planning and the store raise."""
     if wish.expect_digest is not None and not is_digest(wish.expect_digest):
         raise InputError(
@@ -77,7 +78,7 @@ def annotate(reference: Reference, wish: Wish, runner: Runner) -> rewrite.Result
         )
     for key in wish.remove:
         check_pair(key, "")
-    with open_store(reference, runner) as store:
+    with open_store(reference, runner, access) as store:
         pairs: dict[str, str] = {}
         if wish.detect:
             pairs |= describe(store, reference, labels=False).facts.annotations()

@@ -14,13 +14,16 @@ from hpc3build.oci import Manifest
 from hpc3build.reference import Reference
 from hpc3build.run import Runner
 from hpc3build.stores import open_store
+from hpc3build.stores.access import Access
 from hpc3build.workflows.describe import image_layers, read_config
 
 
-def check(reference: Reference, engines: tuple[str, ...], runner: Runner) -> tuple[Finding, ...]:
+def check(
+    reference: Reference, engines: tuple[str, ...], runner: Runner, access: Access | None = None
+) -> tuple[Finding, ...]:
     """Static findings, then those of each engine named. Raises InputError for an unknown engine."""
     chosen = [choose(name, runner) for name in engines]
-    with open_store(reference, runner) as store:
+    with open_store(reference, runner, access) as store:
         manifest = store.manifest(reference.digest or reference.tag)
         config = read_config(store, reference, manifest)
         files = read_layers(image_layers(store, manifest), conformance.wanted)

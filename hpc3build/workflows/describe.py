@@ -22,6 +22,7 @@ from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
 from hpc3build.stores import Store, open_store, read_blob
+from hpc3build.stores.access import Access
 
 #: Rule N2 counts the base64 text: 4096 bytes less the key.
 MAX_DOCUMENTATION = 3000
@@ -38,7 +39,7 @@ class Described:
     facts: Facts
 
 
-def facts_of(source: str, settings: Settings, runner: Runner) -> tuple[str, Facts]:
+def facts_of(source: str, settings: Settings, runner: Runner, access: Access | None = None) -> tuple[str, Facts]:
     """The subject's name and its facts. ``source`` is a recipe, a spack.lock or an image reference."""
     if _is_lock(source):
         return source, facts_of_lock(Path(source), settings)
@@ -47,7 +48,7 @@ def facts_of(source: str, settings: Settings, runner: Runner) -> tuple[str, Fact
         recipe = frontend.load((source,), settings, runner)
         return source, planned_facts(recipe, frontend.stack(recipe))
     reference = parse(source)
-    with open_store(reference, runner) as store:
+    with open_store(reference, runner, access) as store:
         return str(reference), describe(store, reference).facts
 
 

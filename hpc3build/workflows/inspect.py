@@ -8,6 +8,7 @@ from hpc3build.oci import ImageConfig, Manifest
 from hpc3build.reference import Reference
 from hpc3build.run import Runner
 from hpc3build.stores import open_store, read_blob
+from hpc3build.stores.access import Access
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class Inspected:
     config: ImageConfig | None
 
 
-def inspect(reference: Reference, runner: Runner) -> Inspected:
+def inspect(reference: Reference, runner: Runner, access: Access | None = None) -> Inspected:
     """Read the manifest, and the configuration of an image."""
-    with open_store(reference, runner) as store:
+    with open_store(reference, runner, access) as store:
         manifest = store.manifest(reference.digest or reference.tag)
         config = None
         if not manifest.is_index:

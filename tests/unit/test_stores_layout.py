@@ -60,8 +60,8 @@ def test_what_is_no_layout(tmp_path: Path) -> None:
         Layout.create(tmp_path)
     assert files(tmp_path) == {"precious": b"x"}
     with pytest.raises(StoreError) as elsewhere:
-        open_store(parse("quay.io/a/b:1"), run)
-    assert "skopeo copy docker://quay.io/a/b:1 oci:" in elsewhere.value.hint
+        open_store(parse("docker-daemon:quay.io/a/b:1"), run)
+    assert "skopeo copy docker-daemon:quay.io/a/b:1 oci:" in elsewhere.value.hint
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""Options that several commands share, and the values they become."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from hpc3build.errors import InputError
+
+
+def add_recipe(parser: argparse.ArgumentParser, *, building: bool) -> None:
+    """Options of recipes; those that only ``building`` needs are left out elsewhere."""
+    parser.add_argument("--target", metavar="T", help="CPU target, an archspec name (x86_64_v3, zen3)")
+    parser.add_argument("--cuda-compute-capabilities", metavar="C", help="for EasyBuild, as 8.0,9.0")
+    parser.add_argument("--title", help="title of the image")
+    if building:
+        parser.add_argument("--base", metavar="IMAGE", help="base image of both stages")
+        parser.add_argument(
+            "--entrypoint",
+            choices=("hpc3", "hpc3-exec"),
+            help="hpc3 is HPC3's line to the letter; hpc3-exec keeps quoting and exit codes",
+        )
+        parser.add_argument("--spack-ref", metavar="REF", help="tag or commit of Spack in the builder")
+        parser.add_argument("--spack-source", metavar="DIR|URL", help="git repository of Spack: a clone here, or a URL")
+        parser.add_argument("--packages-source", metavar="DIR|URL", help="the same of spack-packages")
+        parser.add_argument("--concretize", choices=("builder",), help="set the lock aside")
+        parser.add_argument(
+            "--host-provided",
+            metavar="NAME",
+            action="append",
+            default=[],
+            help="an external package that the base or the host provides",
+        )
+
+
+def settings(options: argparse.Namespace) -> Any:
+    """Settings with what the command line gives; a frontend puts them over those of hpc3build.yaml."""
+    from hpc3build.recipe import Settings
+
+    names = ("target", "cuda_compute_capabilities", "title", "base", "entrypoint", "concretize")
+    of_spack = ("spack_ref", "spack_source", "packages_source")
+    given = {name: getattr(options, name, None) for name in (*names, *of_spack)}
+    return Settings().overridden(**given, host_provided=tuple(getattr(options, "host_provided", ())))
+
+
+def secret(text: str) -> tuple[str, Path]:
+    """The id and file of ``id=ID,src=FILE``. Raises InputError."""
+    pairs = dict(part.partition("=")[::2] for part in text.split(","))
+    source = pairs.get("src") or pairs.get("source") or ""
+    named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", pairs.get("id", ""))
+    if set(pairs) - {"id", "src", "source"} or not named or not os.path.isfile(source):  # noqa: PTH113
+        raise InputError(f"--secret {text}: expected id=ID,src=FILE, and a file that is there")
+    return pairs["id"], Path(source)
+
+
+def add_registry(parser: argparse.ArgumentParser) -> None:
+    """How registries are reached, for commands that read references."""
+    group = parser.add_argument_group(
+        "registries",
+        "credentials come from $REGISTRY_AUTH_FILE, $DOCKER_CONFIG, "
+        "~/.docker/config.json, podman's auth.json and credential helpers, or",
+    )
+    group.add_argument("--username", metavar="NAME")
+    group.add_argument("--password-stdin", action="store_true", help="the password is standard input")
+    group.add_argument("--plain-http", action="store_true", help="loopback registries are tried so anyway")
+    group.add_argument("--tls-verify", default="true", choices=("true", "false"))
+    group.add_argument("--ca-file", metavar="FILE", help="PEM bundle to trust beside the system's")
+
+
+def access(options: argparse.Namespace) -> Any:
+    """How registries are reached. Raises InputError for half of a credential and a CA file that is not there."""
+    from hpc3build.stores.access import Access
+
+    if (options.username is None) == options.password_stdin:
+        raise InputError("--username and --password-stdin go together")
+    if options.ca_file is not None and not os.path.isfile(options.ca_file):  # noqa: PTH113
+        raise InputError(f"--ca-file {options.ca_file}: no such file")
+    return Access(
+        username=options.username,
+        password=sys.stdin.readline().rstrip("\r\n") if options.password_stdin else None,
+        plain_http=options.plain_http,
+        tls_verify=options.tls_verify == "true",
+        ca_file=Path(options.ca_file) if options.ca_file else None,
+    )

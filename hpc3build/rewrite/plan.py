@@ -1,0 +1,289 @@
+"""What must be written so that an image or an index says what is wished; nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from hpc3build.errors import Contradiction, InputError, StoreError, TagMoved
+from hpc3build.facts import Place
+from hpc3build.facts import vocabulary as voc
+from hpc3build.jsonread import EMPTY
+from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.reference import Reference
+from hpc3build.rewrite.survey import survey
+from hpc3build.rewrite.target import DEFAULT, Target, for_descriptors
+from hpc3build.rewrite.tree import Edit, Fold, Node, Reader, is_absence, touches
+from hpc3build.stores import Store
+from hpc3build.stores.referrers import is_about_another
+
+Policy = Literal["keep", "refuse", "ignore"]
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A plan. ``manifests`` are pairs of an old digest and its new manifest, children first; the last one is tagged.
+
+    ``tag`` is None where an untagged image is rewritten: its successor is untagged too.
+    """
+
+    reference: Reference
+    tag: str | None
+    old_digest: str
+    manifests: tuple[tuple[str, Manifest], ...] = ()
+    blobs: tuple[bytes, ...] = ()
+    converted: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self.manifests
+
+    @property
+    def new_digest(self) -> str:
+        """What the tag names afterwards."""
+        return self.manifests[-1][1].digest if self.manifests else self.old_digest
+
+
+def plan(
+    store: Store,
+    reference: Reference,
+    *,
+    annotations: Mapping[str, str],
+    remove: Iterable[str] = (),
+    labels: Mapping[str, str] | None = None,
+    remove_labels: Iterable[str] = (),
+    env: Mapping[str, str] | None = None,
+    expect_digest: str | None = None,
+    target: Target = DEFAULT,
+    referrers: Policy = "keep",
+) -> Rewrite:
+    """Work out what must be written so that the image has these annotations, and labels and variables where given.
+
+    ``target`` says what of an index is meant. ``referrers``: what refers to a digest that changes is left where it is
+    with a warning ("keep"), makes the plan fail ("refuse", StoreError) or is not looked for ("ignore").
+
+    Raises TagMoved when the image is not ``expect_digest``, Contradiction when a label of an image says otherwise than
+    an annotation (rule R10), InputError where ``target`` does not fit the image, and what reading the store raises.
+    """
+    wish = Wish(annotations, tuple(remove), labels or EMPTY, tuple(remove_labels), env or EMPTY)
+    old = read(store, reference, expect_digest)
+    work = (_Index if old.is_index else _Image)(store, reference, old, wish, target)
+    work.run()
+    if not work.manifests:
+        return Rewrite(reference, _tag(store, reference), old.digest, warnings=tuple(work.notes))
+    warnings = [*work.notes, *work.warnings]
+    if referrers != "ignore":
+        found = survey(store, [digest for digest, _ in work.manifests])
+        if found and referrers == "refuse":
+            raise StoreError(f"{reference}: {'; '.join(found)}", hint="leave the image as it is: --attach")
+        warnings += found
+    return Rewrite(
+        reference,
+        _tag(store, reference),
+        old.digest,
+        tuple(work.manifests),
+        tuple(work.blobs.values()),
+        work.converted,
+        tuple(warnings),
+    )
+
+
+def read(store: Store, reference: Reference, expect_digest: str | None) -> Manifest:
+    """What the reference names, checked against the digest that the user expects (TagMoved)."""
+    old = store.manifest(reference.digest or reference.tag)
+    if expect_digest is not None and old.digest != expect_digest:
+        raise TagMoved(f"{reference} is {old.digest}, not {expect_digest}", hint="look at it, then name its new digest")
+    return old
+
+
+def check_labels(where: str, annotations: Mapping[str, str], labels: Mapping[str, str]) -> None:
+    """Rule R10: runtimes see the label, so an annotation that says otherwise would mislead."""
+    wrong = [key for key in sorted(annotations) if labels.get(key, annotations[key]) != annotations[key]]
+    if wrong:
+        told = "; ".join(f"{key}: the label says {labels[key]!r}, not {annotations[key]!r}" for key in wrong)
+        raise Contradiction(
+            f"{where}: labels of the image contradict the annotations: {told}",
+            hint="write both with --labels (the image ID changes), or leave the key out",
+        )
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be said."""
+
+    annotations: Mapping[str, str]
+    remove: tuple[str, ...]
+    labels: Mapping[str, str]
+    remove_labels: tuple[str, ...]
+    env: Mapping[str, str]
+
+    @property
+    def of_config(self) -> bool:
+        """Whether the configuration is meant, too."""
+        return bool(self.labels or self.remove_labels or self.env)
+
+
+class _Work:
+    """A plan in the making; ``notes`` are told even when nothing is written."""
+
+    def __init__(self, store: Store, reference: Reference, old: Manifest, wish: Wish, target: Target) -> None:
+        self.reference, self.old, self.wish, self.target = reference, old, wish, target
+        self.reader = Reader(store, target)
+        self.manifests: list[tuple[str, Manifest]] = []
+        self.blobs: dict[str, bytes] = {}
+        self.converted = False
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def run(self) -> None:
+        raise NotImplementedError
+
+    def image(self, old: Manifest, where: str) -> Manifest:
+        """An image's successor; itself when it says all that already."""
+        config = self._configured(old, where)
+        check_labels(where, self.wish.annotations, config.labels if config else EMPTY)
+        new = old
+        if config is not None and config.digest != old.config.digest:
+            self.blobs[config.digest] = config.raw
+            new = old.with_config(config.digest, len(config.raw))
+        # Without annotations to touch, a Docker image stays one.
+        if old.is_docker and touches((self.wish.annotations, self.wish.remove), old.annotations):
+            new = new.to_oci()
+            self.converted = True
+        return new.with_annotations(self.wish.annotations, self.wish.remove)
+
+    def _configured(self, manifest: Manifest, where: str) -> ImageConfig | None:
+        config = self.reader.config(manifest)
+        if config is not None:
+            return config.with_labels(self.wish.labels, self.wish.remove_labels).with_env(self.wish.env)
+        if self.wish.labels or self.wish.env:
+            raise StoreError(f"{where} is no container image ({manifest.config.media_type}): it has no labels")
+        return None
+
+
+class _Image(_Work):
+    def run(self) -> None:
+        if self.target.index_only or self.target.descriptors:
+            option = "--index-only" if self.target.index_only else "--descriptors"
+            raise InputError(f"{self.reference} is one image, no index: {option} means nothing there")
+        if self.target.platforms and not self.target.chooses(platform := self.reader.platform(self.old)):
+            raise InputError(f"{self.reference} is one image, for {platform_name(platform)}: not the platform wished")
+        new = self.image(self.old, str(self.reference))
+        if new.raw == self.old.raw:
+            return
+        self.manifests.append((self.old.digest, new))
+        if self.converted:
+            self.warnings.append(
+                f"{self.reference}: Docker's manifest has no place for annotations, so its media types become OCI's; "
+                "configuration and layers keep their digests"
+            )
+        if new.subject is not None:
+            self.warnings.append(
+                f"{self.reference} refers to {new.subject.digest}: its successor takes its place in lists of "
+                f"referrers, but a registry that lists by itself goes on listing the old one, {self.old.digest}, too"
+            )
+
+
+class _Index(_Work):
+    def run(self) -> None:
+        if self.wish.of_config and not self.target.on_images:
+            raise InputError(
+                f"{self.reference} is an index, which has no labels: they are in its images' configurations",
+                hint="name the images with --platform or --all-children",
+            )
+        pairs = for_descriptors(self.wish.annotations, self.target) if self.target.on_descriptors else EMPTY
+        self._check_descriptor_keys(pairs)
+        tree = self.reader.tree(self.old, compare=bool(pairs))
+        chosen = [node for node in tree.walk() if node.chosen]
+        if self.target.platforms and not chosen:
+            there = sorted(
+                {platform_name(node.platform) for node in tree.walk() if node.descriptor and not node.is_index}
+            )
+            raise InputError(
+                f"{self.reference} has no image for {', '.join(map(str, self.target.platforms))}",
+                hint=f"platforms there: {', '.join(there) or 'none'}",
+            )
+        edit: Edit = (pairs, self.wish.remove)
+        descriptors = {node.path: edit for node in chosen} if self.target.on_descriptors else {}
+        fold = Fold(self._images(chosen, pairs), descriptors, self._indexes(tree))
+        fold.apply(tree)
+        self.manifests = list(fold.changed.values())
+        self._tell(fold)
+
+    def _images(self, chosen: list[Node], pairs: Mapping[str, str]) -> dict[tuple[int, ...], Manifest]:
+        """New images by their paths; where only descriptors are edited, the labels of what can be read are compared."""
+        images: dict[tuple[int, ...], Manifest] = {}
+        done: dict[str, Manifest] = {}
+        for node in chosen:
+            if node.is_index or node.descriptor is None:
+                continue
+            where = str(self.reference.at(node.descriptor.digest))
+            if node.manifest is None:
+                if pairs:
+                    self.notes.append(f"{where} is not there: its labels could not be compared")
+            elif self.target.on_images:
+                if node.manifest.digest not in done:
+                    done[node.manifest.digest] = self.image(node.manifest, where)
+                images[node.path] = done[node.manifest.digest]
+            elif pairs and (config := self._config_there(node.manifest, where)) is not None:
+                check_labels(where, pairs, config.labels)
+        return images
+
+    def _config_there(self, manifest: Manifest, where: str) -> ImageConfig | None:
+        try:
+            return self.reader.config(manifest)
+        except StoreError as error:
+            if not is_absence(error):
+                raise
+            self.notes.append(f"{where}: its configuration is not there: its labels could not be compared")
+            return None
+
+    def _indexes(self, tree: Node) -> dict[tuple[int, ...], Edit]:
+        if not self.target.on_index:
+            return {}
+        own = {
+            key: value
+            for key, value in self.wish.annotations.items()
+            if key not in voc.BY_NAME or voc.BY_NAME[key].place != Place.DESCRIPTOR
+        }
+        nodes = tree.walk() if self.target.all_children else (tree,)
+        return {node.path: (own, self.wish.remove) for node in nodes if node.is_index}
+
+    def _check_descriptor_keys(self, pairs: Mapping[str, str]) -> None:
+        left = sorted(set(self.wish.annotations) - set(pairs)) if self.target.descriptors else []
+        if left and not pairs and not self.wish.remove:
+            raise InputError(
+                f"--descriptors: {', '.join(left)}: only what tells images apart stands on descriptors (N4)",
+                hint="without --descriptors the index itself says it",
+            )
+        if left:
+            self.notes.append(f"{self.reference}: not on descriptors, as they tell no images apart: {', '.join(left)}")
+
+    def _tell(self, fold: Fold) -> None:
+        lists = [new for old, new in fold.changed.values() if new.is_index and new.media_type != self.old.media_type]
+        if self.old.is_docker and lists:
+            self.converted = True
+        if self.converted:
+            self.warnings.append(
+                f"{self.reference}: Docker's types have no place for annotations, so what gets them becomes of OCI's "
+                "type; configurations and layers keep their digests, images that are not rewritten their types"
+            )
+        if fold.relinked:
+            self.warnings.append(
+                f"{self.reference}: {fold.relinked} attestation{'s'[: fold.relinked != 1]} of BuildKit re-linked to "
+                "the images' new digests, but the statements inside go on naming the old ones"
+            )
+
+
+def platform_name(platform: Mapping[str, str]) -> str:
+    """``linux/amd64/v3``."""
+    return "/".join(platform[part] for part in ("os", "architecture", "variant") if platform.get(part)) or "no platform"
+
+
+def _tag(store: Store, reference: Reference) -> str | None:
+    if reference.tag or reference.digest or reference.image_id:
+        return reference.tag
+    return next((tag for tag in store.tags() if not is_about_another(tag)), None)
