@@ -143,7 +143,7 @@ class Archive(IndexedStore):
         self._map = self._read_map(file)
 
     def _read_map(self, file: BinaryIO) -> TarMap:
-        tar = read_map(file, str(self.path))
+        tar = self._walk(file)
         for name in (_MARKER, _INDEX):
             if name in tar.twice or (name in tar.files and name in tar.others):
                 raise ImageError(
@@ -156,6 +156,16 @@ class Archive(IndexedStore):
                     hint = f"it is a docker-archive: skopeo copy docker-archive:{self.path} oci-archive:NEW.tar:TAG"
                 raise StoreError(f"{self.path} is not an OCI archive: it has no file {name}", hint=hint)
         return tar
+
+    def _walk(self, file: BinaryIO) -> TarMap:
+        """The map of the archive as it is; a writer beside us may make it grow while we walk, and we walk again."""
+        while True:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                return read_map(file, str(self.path))
+            except ImageError:
+                if os.fstat(file.fileno()).st_size == size:
+                    raise
 
     def _index(self) -> TaggedIndex:
         return TaggedIndex(self._place, self._member(_INDEX))

@@ -455,6 +455,7 @@ def test_two_writers_lose_nothing(tmp_path: Path) -> None:
         writer.start()
     for writer in writers:
         writer.join(60)
+        assert writer.exitcode == 0
     names = {f"{name}-{number}" for name in "abc" for number in range(8)}
     assert set(tags(file)) == {"latest"} | names
     for name in names:
