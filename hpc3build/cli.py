@@ -155,12 +155,19 @@ def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
         "hpc3build build recipes/mpi-hello -t oci:out/mpi-hello:1.0",
     )
     parser.add_argument("recipe", nargs="+", metavar="RECIPE")
-    parser.add_argument("-t", "--tag", required=True, metavar="REF", help="oci:DIR:TAG or containers-storage:NAME")
+    parser.add_argument(
+        "-t",
+        "--tag",
+        required=True,
+        metavar="REF",
+        help="oci:DIR:TAG, containers-storage:NAME or docker://HOST/NAME:TAG",
+    )
     parser.add_argument("--engine", default="auto", metavar="auto|buildah|podman")
     parser.add_argument("--secret", action="append", default=[], metavar="id=ID,src=FILE", help="a build secret")
     parser.add_argument("--no-cache", action="store_true", help="build every layer anew")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     shared.add_recipe(parser, building=True)
+    shared.add_registry(parser)
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -172,9 +179,17 @@ def _build(options: argparse.Namespace) -> int:
     from hpc3build.workflows.render import render
 
     target = parse(options.tag)
+    if target.registry == "docker.io" and not options.tag.startswith(("docker://", "docker.io/")):
+        raise InputError(
+            f"-t {options.tag}: a name without a place",
+            hint=f"-t containers-storage:localhost/{options.tag} keeps it on "
+            f"this machine, -t docker://HOST/{options.tag} pushes it",
+        )
     secrets = dict(map(shared.secret, options.secret))
     planned = render(tuple(options.recipe), shared.settings(options), run)
-    built = build(planned, target, choose(options.engine, run), run, secrets=secrets, no_cache=options.no_cache)
+    engine = choose(options.engine, run)
+    access = shared.access(options)
+    built = build(planned, target, engine, run, secrets=secrets, no_cache=options.no_cache, access=access)
     if options.json:
         document = report.facts_json(str(built.reference), built.facts)
         sys.stdout.write(report.dumps({**document, "digest": built.digest}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import re
+import shlex
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -314,7 +315,7 @@ class _SettingsReader(Section):
             mpi_mode=mpi.text("mode"),
             docs=self.text("docs", one_line=False),
             rank=self.integer("rank"),
-            smoke=self.text("smoke"),
+            smoke=self._smoke(),
             secrets=self._matching("secrets", r"[A-Za-z0-9][A-Za-z0-9._-]*", "the id of a secret"),
             caches=self._matching("caches", r"/[A-Za-z0-9._/-]+", "an absolute path"),
             pins=self.pairs("pins"),
@@ -333,6 +334,15 @@ class _SettingsReader(Section):
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise InputError(f"{self.section('env').where(name)}: not the name of an environment variable")
         return pairs
+
+    def _smoke(self) -> str | None:
+        """A command as a shell would read it, so that a missing quote is told before hours of building."""
+        smoke = self.text("smoke")
+        try:
+            shlex.split(smoke or "")
+        except ValueError as error:
+            raise InputError(f"{self.where('smoke')}: not a command: {error}") from error
+        return smoke
 
     def _user(self) -> str | None:
         user = self.text("user")

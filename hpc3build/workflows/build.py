@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,14 +15,14 @@ from tempfile import TemporaryDirectory
 from hpc3build import rewrite, site
 from hpc3build.containerfile import ENTRYPOINTS, ENVIRONMENT
 from hpc3build.engines import Engine
-from hpc3build.errors import ImageError, InputError, StoreError, ToolError
+from hpc3build.errors import ImageError, InputError, ToolError
 from hpc3build.facts import Fact, Facts, Source, gather
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import reconcile
-from hpc3build.reference import Reference, parse
+from hpc3build.reference import Reference
 from hpc3build.run import Runner, failure
-from hpc3build.stores import Store, open_store
-from hpc3build.stores.layout import Layout
+from hpc3build.stores.access import Access
+from hpc3build.workflows import publish
 from hpc3build.workflows.describe import Described, describe, planned_facts
 from hpc3build.workflows.render import Planned
 
@@ -50,29 +49,25 @@ def build(
     *,
     secrets: Mapping[str, Path],
     no_cache: bool = False,
+    access: Access | None = None,
 ) -> Built:
-    """Build and publish under ``target``, an OCI layout or containers-storage.
+    """Build and publish under ``target``, in a registry, an OCI layout or containers-storage.
 
     Until the last step nothing bears the target's name; the engine keeps the layers, as its cache. Raises ToolError
     when a step fails, Contradiction when the image is not what was planned (R9), InputError for a target of another
     kind.
     """
-    if target.transport not in ("oci", "containers-storage"):
-        raise InputError(
-            f"-t {target}: hpc3build builds into oci: and containers-storage: as yet",
-            hint=f"-t containers-storage:localhost/{target.name.rsplit('/', 1)[-1]}:{target.tag or 'latest'}, or "
-            "oci:DIR:TAG, and skopeo copies it anywhere",
-        )
     if target.tag is None:
         target = target.with_tag("latest")
-    _writable(target)
+    publish.check_place(target, runner, access)
+    epoch = _source_date_epoch()
     plan = planned_facts(planned.recipe, planned.stack)
     image = _run_engine(planned, engine, secrets, no_cache)
     _smoke(planned, engine, image)
-    with _readable(engine, image, target, runner) as (store, built):
+    with publish.readable(engine, image, target, runner) as (store, built):
         found = describe(store, built, labels=False)
         facts = reconcile(plan, found.facts)
-        facts = gather((*facts.values(), *_extra(planned, found, engine), *facts.conflicts, *facts.notes))
+        facts = gather((*facts.values(), *_extra(planned, found, engine, epoch), *facts.conflicts, *facts.notes))
         pairs = {**planned.recipe.settings.labels, **facts.annotations()}
         done = rewrite.plan(
             store,
@@ -83,22 +78,17 @@ def build(
             remove_labels=_stale(found.config.labels, pairs),
             env=baked_environment(found),
         )
-        digest = _publish(store, done, target, runner)
+        digest = publish.publish(store, done, target, runner, access)
     return Built(target, digest, facts)
 
 
-def _writable(target: Reference) -> None:
-    """Look at a layout's place before hours of building. Raises StoreError."""
-    if target.transport != "oci":
-        return
-    path = Path(target.name).absolute()
-    if path.exists() and not path.is_dir():
-        raise StoreError(f"{target}: {path} is a file, expected an OCI layout or a new name")
-    if path.is_dir() and any(path.iterdir()) and not (path / "oci-layout").is_file():
-        raise StoreError(f"{target}: {path} is a folder that is no OCI layout", hint="name a new folder in it")
-    there = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise StoreError(f"{target}: {there} cannot be written")
+def _source_date_epoch() -> datetime | None:
+    """$SOURCE_DATE_EPOCH (reproducible-builds.org), None when unset. Raises InputError."""
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        return datetime.fromtimestamp(int(text), timezone.utc) if text else None
+    except (ValueError, OverflowError, OSError) as error:
+        raise InputError(f"SOURCE_DATE_EPOCH={text!r}: expected seconds since 1970") from error
 
 
 def _run_engine(planned: Planned, engine: Engine, secrets: Mapping[str, Path], no_cache: bool) -> str:
@@ -121,46 +111,7 @@ def _smoke(planned: Planned, engine: Engine, image: str) -> None:
         )
 
 
-@contextmanager
-def _readable(engine: Engine, image: str, target: Reference, runner: Runner) -> Iterator[tuple[Store, Reference]]:
-    """The built image where its layers can be read: for a layout, exported beside it, so that blobs need only move."""
-    if target.transport == "containers-storage":
-        reference = parse(f"containers-storage:@{image}")
-        with open_store(reference, runner) as store:
-            yield store, reference
-        return
-    parent = Path(target.name).absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".hpc3build-", dir=parent) as folder:
-            engine.export(image, Path(folder), "built")
-            yield Layout(folder), parse(f"oci:{folder}:built")
-    except OSError as error:
-        raise StoreError(f"{target}: {error.strerror}: {error.filename}") from error
-
-
-def _publish(store: Store, done: rewrite.Rewrite, target: Reference, runner: Runner) -> str:
-    """Everything under its digest first, the tag last."""
-    tag = target.tag
-    _, manifest = done.manifests[-1]
-    if isinstance(store, Layout):
-        layout = Layout.create(target.name)
-        for descriptor in store.manifest("built").descriptors[:1]:
-            store.blob_path(descriptor.digest).unlink(missing_ok=True)
-        store.blob_path(done.old_digest).unlink(missing_ok=True)
-        layout.absorb(store)
-        for blob in done.blobs:
-            layout.put_blob(blob)
-        layout.put_manifest(manifest, tag)
-    else:
-        with open_store(target, runner) as place:
-            for blob in done.blobs:
-                place.put_blob(blob)
-            place.put_manifest(manifest, tag)
-    return manifest.digest
-
-
-def _extra(planned: Planned, found: Described, engine: Engine) -> Iterator[Fact]:
+def _extra(planned: Planned, found: Described, engine: Engine, epoch: datetime | None) -> Iterator[Fact]:
     """Facts of the build itself, of no subject: the vocabulary, the lock, the base, the time."""
     yield Fact(voc.VOCABULARY, voc.VERSION, Source.STACK, "the version of the vocabulary that hpc3build writes")
     for what, lock in _locks(planned, found):
@@ -171,9 +122,8 @@ def _extra(planned: Planned, found: Described, engine: Engine) -> Iterator[Fact]
         yield Fact(
             voc.BASE_DIGEST, digest, Source.FILES, f"{planned.context.final_image} in the store of {engine.name}"
         )
-    if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
-        when = datetime.fromtimestamp(int(epoch), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        yield Fact(voc.CREATED, when, Source.USER, "SOURCE_DATE_EPOCH")
+    if epoch is not None:
+        yield Fact(voc.CREATED, epoch.strftime("%Y-%m-%dT%H:%M:%SZ"), Source.USER, "SOURCE_DATE_EPOCH")
     elif found.config.created:
         yield Fact(voc.CREATED, found.config.created, Source.FILES, "the image's configuration")
 

@@ -257,3 +257,9 @@ def test_lines_and_kinds(tmp_path: Path) -> None:
         "a mapping",
         "a list",
     ]
+
+
+def test_a_smoke_command_with_a_missing_quote_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "hpc3build.yaml").write_text("title: x\nsmoke: it's\n")
+    with pytest.raises(InputError, match=r"hpc3build\.yaml:2: smoke: not a command"):
+        read_settings(tmp_path)

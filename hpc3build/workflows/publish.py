@@ -1,0 +1,104 @@
+"""From the engine's store to where the image was asked for: everything under its digest first, the tag last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+
+from hpc3build import rewrite
+from hpc3build.engines import Engine
+from hpc3build.errors import InputError, StoreError
+from hpc3build.reference import Reference, parse
+from hpc3build.run import Runner
+from hpc3build.stores import Store, open_store
+from hpc3build.stores.access import Access
+from hpc3build.stores.layout import Layout
+
+PLACES = ("docker", "oci", "containers-storage")
+
+
+def check_place(target: Reference, runner: Runner, access: Access | None = None) -> None:
+    """Look at the place before hours of building. Raises InputError for one of another kind, StoreError."""
+    if target.transport not in PLACES:
+        raise InputError(
+            f"-t {target}: hpc3build builds into registries, oci: and containers-storage: as yet",
+            hint="oci:DIR:TAG, and skopeo copies it anywhere",
+        )
+    if target.transport == "docker":
+        _check_registry(target, runner, access)
+    if target.transport == "oci":
+        _check_layout(target)
+
+
+def _check_registry(target: Reference, runner: Runner, access: Access | None) -> None:
+    """A registry that answers, and knows us; the image itself need not be there."""
+    from hpc3build.stores.refusals import Refusal
+
+    with open_store(target, runner, access) as place:
+        try:
+            place.manifest(target.tag)
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+
+
+def _check_layout(target: Reference) -> None:
+    path = Path(target.name).absolute()
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{target}: {path} is a file, expected an OCI layout or a new name")
+    if path.is_dir() and any(path.iterdir()) and not (path / "oci-layout").is_file():
+        raise StoreError(f"{target}: {path} is a folder that is no OCI layout", hint="name a new folder in it")
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise StoreError(f"{target}: {there} cannot be written")
+
+
+@contextmanager
+def readable(engine: Engine, image: str, target: Reference, runner: Runner) -> Iterator[tuple[Store, Reference]]:
+    """The built image where its layers can be read: exported, for a layout beside it, so that blobs need only move."""
+    if target.transport == "containers-storage":
+        reference = parse(f"containers-storage:@{image}")
+        with open_store(reference, runner) as store:
+            yield store, reference
+        return
+    parent = Path(target.name).absolute().parent if target.transport == "oci" else Path(gettempdir())
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".hpc3build-", dir=parent) as folder:
+            engine.export(image, Path(folder), "built")
+            yield Layout(folder), parse(f"oci:{folder}:built")
+    except OSError as error:
+        raise StoreError(f"{target}: {error.strerror}: {error.filename}") from error
+
+
+def publish(
+    store: Store, done: rewrite.Rewrite, target: Reference, runner: Runner, access: Access | None = None
+) -> str:
+    """Write the rewritten image under ``target`` and return its digest. ``store`` is what ``readable`` gave."""
+    _, manifest = done.manifests[-1]
+    if target.transport == "oci" and isinstance(store, Layout):
+        layout = Layout.create(target.name)
+        old = store.manifest("built")
+        for replaced in (old.config.digest, old.digest):
+            store.blob_path(replaced).unlink(missing_ok=True)
+        layout.absorb(store)
+        _put(layout, done, target)
+        return manifest.digest
+    with open_store(target, runner, access) as place:
+        if target.transport == "docker":
+            from hpc3build.stores.registry import Registry
+
+            for layer in manifest.layers:
+                if isinstance(place, Registry):
+                    place.copy_blob(layer, store)
+        _put(place, done, target)
+    return manifest.digest
+
+
+def _put(place: Store, done: rewrite.Rewrite, target: Reference) -> None:
+    for blob in done.blobs:
+        place.put_blob(blob)
+    place.put_manifest(done.manifests[-1][1], target.tag)
