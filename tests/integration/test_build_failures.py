@@ -286,7 +286,14 @@ def started(argv: list[str], line: str) -> subprocess.Popen[str]:
     """A build in a session of its own, waited for until the engine has printed ``line``."""
     command = [sys.executable, "-m", "hpc3build", "build", *argv]
     process = subprocess.Popen(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # A background job of a script, as the tests may be one, ignores SIGINT, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     for seen in process.stderr:
