@@ -175,6 +175,11 @@ def find(image: str) -> Base:
     for base in BASES:
         if name == base.image or re.match(re.escape(base.image) + r"(?:[.-]|$)", name):
             return base
+    # nvidia/cuda:12.4.1-devel-ubuntu22.04, rocm/dev-ubuntu-22.04:6.2: built on one of them, and named so.
+    for base in BASES:
+        system, _, release = base.image.partition(":")
+        if re.search(rf"{system}[-:]?{re.escape(release)}(?![.\d])", name):
+            return base
     known = ", ".join(base.image for base in BASES)
     raise InputError(
         f"the base image {image} is not in the table of operating systems",

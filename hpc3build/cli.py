@@ -174,7 +174,7 @@ def _build(options: argparse.Namespace) -> int:
     from hpc3build import report
     from hpc3build.engines import choose
     from hpc3build.reference import parse
-    from hpc3build.run import run
+    from hpc3build.run import run, run_quietly
     from hpc3build.workflows.build import build
     from hpc3build.workflows.render import render
 
@@ -187,7 +187,7 @@ def _build(options: argparse.Namespace) -> int:
         )
     secrets = dict(map(shared.secret, options.secret))
     planned = render(tuple(options.recipe), shared.settings(options), run)
-    engine = choose(options.engine, run)
+    engine = choose(options.engine, run_quietly if options.quiet else run)
     access = shared.access(options)
     built = build(planned, target, engine, run, secrets=secrets, no_cache=options.no_cache, access=access)
     if options.json:

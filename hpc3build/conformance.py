@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hpc3build.containerfile import CMD, ENTRYPOINTS, ENVIRONMENT
 from hpc3build.engines import Engine
 from hpc3build.errors import InputError
 from hpc3build.evidence.layers import ImageFiles
-from hpc3build.facts import Need
+from hpc3build.facts import Key, Need
 from hpc3build.facts import vocabulary as voc
 from hpc3build.findings import Finding, Outcome
 from hpc3build.oci import ImageConfig, Manifest
@@ -28,6 +28,8 @@ class Image:
 #: Users that an HPC site may start a container as; the last is in no passwd file.
 USERS = (("root", "0:0"), ("nobody", "65534:65534"), ("an unknown user", "12345:54321"))
 PROBE = "hpc3build-probe"
+#: podman-run(1): the engine itself, or its runtime, failed before any command ran.
+ENGINE_FAILED = (125, 126)
 
 #: Files that only a build needs, or that tell of the site that built: what each is, and the paths that give it away.
 LEFTOVERS = (
@@ -155,13 +157,21 @@ def same_words(image: Image) -> Iterator[Finding]:
 def mandatory(image: Image) -> Iterator[Finding]:
     """Every mandatory key is there and well formed; one that is honestly unknown is no fault."""
     pairs = {**image.manifest.annotations, **image.config.labels}
-    missing = [key for key in voc.KEYS if key.need is Need.MANDATORY and key.name not in pairs]
+    missing = [key for key in voc.KEYS if _is_due(key, pairs) and key.name not in pairs]
     for key in missing:
         yield Finding(
             "mandatory", Outcome.UNKNOWN, "not known of this image", f"hpc3build annotate -a {key.name}=…", key.name
         )
     if not missing:
         yield Finding("mandatory", Outcome.OK, "all mandatory keys are there")
+
+
+def _is_due(key: Key, pairs: Mapping[str, str]) -> bool:
+    """Whether the image owes ``key``: a mandatory one, or one of the GPU that it says it needs."""
+    if key.need is Need.MANDATORY:
+        return True
+    gpus = pairs.get(voc.GPU.name, "none").split(",")
+    return key.condition in gpus or (key is voc.GPU_ARCHITECTURE and gpus != ["none"])
 
 
 def well_formed(image: Image) -> Iterator[Finding]:
@@ -234,6 +244,14 @@ def live(engine: Engine, image: str) -> Iterator[Finding]:
 
     What the engine cannot express is told once and is never green.
     """
+    started = engine.run(image, ["true"], entrypoint=False, timeout=120)
+    if started.returncode in ENGINE_FAILED:
+        last = (started.stderr.strip() or "no output").splitlines()[-1]
+        hint = "docs/troubleshooting.md; this says nothing of the image"
+        yield Finding(
+            f"any-uid:{engine.name}", Outcome.UNKNOWN, f"n/a: {engine.name} starts nothing here: {last}", hint
+        )
+        return
     for lack in sorted(engine.lacks):
         yield Finding(f"any-uid:{engine.name}", Outcome.UNKNOWN, f"n/a: {engine.name} run lacks {lack}")
     for who, user in USERS:

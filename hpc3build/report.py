@@ -112,7 +112,8 @@ def annotate_text(reference: str, result: Result, *, dry_run: bool) -> str:
     if result.old_digest == result.new_digest:
         return f"{reference}: {result.old_digest} stays, {'would attach' if dry_run else 'attached'} a referrer\n"
     verb = "would become" if dry_run else "->"
-    return f"{reference}: {result.old_digest} {verb} {result.new_digest}\n"
+    changes = "".join(f"  {plain(change)}\n" for change in result.changes)
+    return f"{reference}: {result.old_digest} {verb} {result.new_digest}\n{changes}"
 
 
 def inspect_json(found: Inspected) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def inspect_text(found: Inspected) -> str:
         (
             name,
             _where(name, found.manifest.annotations, labels),
-            found.manifest.annotations.get(name, labels.get(name, "")),
+            shorten(found.manifest.annotations.get(name, labels.get(name, "")), 120),
         )
         for name in names
     ]

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from hpc3build.errors import ToolError, ToolMissing
 
@@ -88,6 +88,11 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise ToolError(f"{argv[0]} did not finish within {timeout:g} s", hint=shlex.join(argv)) from error
     return _checked(Completed(argv, done.returncode, done.stdout, done.stderr), check)
+
+
+def run_quietly(argv: Sequence[str], **options: Any) -> Completed:
+    """``run`` that shows nothing of what a command prints, unless it fails."""
+    return run(argv, **{**options, "stream": False})
 
 
 def missing(command: str) -> ToolMissing:

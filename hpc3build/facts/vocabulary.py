@@ -156,5 +156,7 @@ def is_version(text: str | None) -> TypeGuard[str]:
     return text is not None and re.fullmatch(_VER, text, re.ASCII) is not None
 
 
+#: Rule N1.
+PREFIXES = (_P, _T)
 #: Rule N6: privileged or engine-owned keys that are never written.
 FORBIDDEN_PREFIXES = ("com.hooks.", "run.oci.", "org.systemd.property.", "cdi.k8s.io/", "io.podman.", "io.kubernetes.")

@@ -14,7 +14,7 @@ from hpc3build.stores.referrers import Referrers
 
 @dataclass(frozen=True)
 class Result:
-    """What ``apply`` did; ``written`` are digests in the order of writing."""
+    """What ``apply`` did; ``written`` are digests in the order of writing, ``changes`` the lines of a dry run."""
 
     reference: Reference
     old_digest: str
@@ -23,6 +23,7 @@ class Result:
     written: tuple[str, ...]
     converted: bool
     warnings: tuple[str, ...]
+    changes: tuple[str, ...] = ()
 
 
 def apply(store: Store, rewrite: Rewrite) -> Result:

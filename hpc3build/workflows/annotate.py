@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from hpc3build import rewrite
-from hpc3build.errors import InputError
+from hpc3build.errors import InputError, StoreError
 from hpc3build.facts import vocabulary as voc
 from hpc3build.oci import digest_of
 from hpc3build.pairs import check_pair
@@ -68,6 +69,10 @@ def check_key(key: str) -> None:
     """Raise InputError for keys that are never written (rule N6)."""
     if key.startswith(voc.FORBIDDEN_PREFIXES):
         raise InputError(f"{key}: privileged runtimes act on this key, so hpc3build never writes it")
+    if key.startswith(voc.PREFIXES) and key not in voc.BY_NAME:
+        near = difflib.get_close_matches(key, voc.BY_NAME, n=1, cutoff=0.93)
+        if near:
+            raise InputError(f"{key} is not a key of the vocabulary", hint=f"did you mean {near[0]}?")
 
 
 def annotate(reference: Reference, wish: Wish, runner: Runner, access: Access | None = None) -> rewrite.Result:
@@ -100,12 +105,33 @@ def annotate(reference: Reference, wish: Wish, runner: Runner, access: Access | 
             expect_digest=wish.expect_digest,
             target=wish.target,
         )
+        if reference.transport == "containers-storage" and any(new.is_index for _, new in plan.manifests):
+            raise StoreError(
+                f"{reference} is an index, and an index in containers-storage cannot be rewritten",
+                hint="buildah manifest push --all NAME oci:DIR:TAG, and annotate it there",
+            )
         if not wish.dry_run:
             return rewrite.apply(store, plan)
         would = (*map(digest_of, plan.blobs), *(manifest.digest for _, manifest in plan.manifests))
         return rewrite.Result(
-            reference, plan.old_digest, plan.new_digest, not plan.is_empty, would, plan.converted, plan.warnings
+            reference,
+            plan.old_digest,
+            plan.new_digest,
+            not plan.is_empty,
+            would,
+            plan.converted,
+            plan.warnings,
+            tuple(_changes(store, plan)),
         )
+
+
+def _changes(store: Store, plan: rewrite.Rewrite) -> Iterator[str]:
+    """What a dry run would change, a line each."""
+    for digest, new in plan.manifests:
+        old = store.manifest(digest).annotations
+        for key in sorted({*old, *new.annotations}):
+            if old.get(key) != new.annotations.get(key):
+                yield f"{digest[:19]}: {key}: {old.get(key)!r} would become {new.annotations.get(key)!r}"
 
 
 def _attach(store: Store, reference: Reference, wish: Wish, pairs: Mapping[str, str]) -> rewrite.Result:

@@ -107,7 +107,8 @@ def _smoke(planned: Planned, engine: Engine, image: str) -> None:
     done = engine.run(image, argv, user="65534:65534", entrypoint=False, timeout=SMOKE_SECONDS)
     if done.returncode != 0:
         raise ToolError(
-            f"the smoke test {settings.smoke!r} failed as nobody: {failure(done)}", hint="nothing was published"
+            f"the smoke test {settings.smoke!r} failed as nobody: {failure(done)}",
+            hint="nothing was published; if it is the engine that cannot run here, see docs/troubleshooting.md",
         )
 
 

@@ -13,7 +13,7 @@ from hpc3build.containerfile import ENVIRONMENT
 from hpc3build.errors import InputError
 from hpc3build.evidence.elf import Elf
 from hpc3build.evidence.layers import ImageFiles, Layer, read_layers
-from hpc3build.facts import Fact, Facts, Source, Statement, cpu, gather, subjects
+from hpc3build.facts import Fact, Facts, Note, Source, Statement, cpu, gather, subjects
 from hpc3build.facts import vocabulary as voc
 from hpc3build.frontends import for_source, frontends
 from hpc3build.oci import ImageConfig, Manifest
@@ -41,8 +41,8 @@ class Described:
 
 def facts_of(source: str, settings: Settings, runner: Runner, access: Access | None = None) -> tuple[str, Facts]:
     """The subject's name and its facts. ``source`` is a recipe, a spack.lock or an image reference."""
-    if _is_lock(source):
-        return source, facts_of_lock(Path(source), settings)
+    if (lock := _lock_of(Path(source))) is not None:
+        return source, facts_of_lock(lock, settings)
     if Path(source).exists() or source.endswith((".eb", ".yaml", ".yml")):
         frontend = for_source(source)
         recipe = frontend.load((source,), settings, runner)
@@ -52,9 +52,12 @@ def facts_of(source: str, settings: Settings, runner: Runner, access: Access | N
         return str(reference), describe(store, reference).facts
 
 
-def _is_lock(source: str) -> bool:
-    path = Path(source)
-    return path.name.endswith(".lock") or (path.is_file() and path.suffix == ".json")
+def _lock_of(path: Path) -> Path | None:
+    """The lock that ``path`` is, or that lies beside the spack.yaml that it is or holds: it says all there is."""
+    if path.name.endswith(".lock") or (path.is_file() and path.suffix == ".json"):
+        return path
+    beside = path / "spack.lock" if path.is_dir() else path.with_name("spack.lock")
+    return beside if beside.is_file() and (path.is_dir() or path.name == "spack.yaml") else None
 
 
 def facts_of_lock(path: Path, settings: Settings) -> Facts:
@@ -93,7 +96,10 @@ def planned_facts(recipe: Recipe, stack: Stack | None) -> Facts:
             ),
         )
     )
-    return gather((*statements, *planned, *title))
+    unknown = Note(
+        voc.MPI, "nothing is concretized yet: MPI, GPU and versions are known with a spack.lock", str(recipe.origin)
+    )
+    return gather((*statements, *planned, *title, unknown))
 
 
 def said(settings: Settings, folder: Path) -> Iterator[Statement]:
