@@ -11,6 +11,7 @@ import pytest
 from hpc3build.cli import main
 from hpc3build.oci import OCI_INDEX, Manifest
 from hpc3build.stores.layout import Layout
+from tests.commands import hpc3build
 from tests.images import descriptor_of, make_document, make_layout
 from tests.unit.test_stores_archive import pack, raw_of
 
@@ -105,3 +106,17 @@ def test_an_archive(capsys: pytest.CaptureFixture[str], layout: Path, tmp_path: 
     assert main(["inspect", f"oci-archive:{file}"]) == 0
     assert "linux/arm64" in capsys.readouterr().out
     assert main(["annotate", f"oci-archive:{tmp_path / 'gone.tar'}", "-a", "k=v"]) == 4
+
+
+def test_a_dry_run_names_what_would_change(tmp_path: Path) -> None:
+    make_layout(tmp_path / "image", [{}], annotations={"org.example.a": "1", "org.example.b": "2"})
+    done = hpc3build("annotate", f"oci:{tmp_path / 'image'}", "-a", "org.example.a=3", "--remove", "org.example.b",
+                     "--dry-run")
+    lines = [line.split(": ", 1)[1] for line in done.out.splitlines()[1:]]
+    assert lines == ["org.example.a: '1' would become '3'", "org.example.b: '2' would become None"]
+
+
+def test_a_key_that_is_nearly_one_of_the_vocabulary_is_refused(tmp_path: Path) -> None:
+    make_layout(tmp_path / "image", [{}])
+    done = hpc3build("annotate", f"oci:{tmp_path / 'image'}", "-a", "org.supercontainers.mpii=mpich")
+    assert done.status == 2 and "did you mean org.supercontainers.mpi?" in done.err
