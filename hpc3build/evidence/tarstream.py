@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, NoReturn, cast
 
 from hpc3build.errors import ImageError
+from hpc3build.evidence.tarheader import BLOCK, as_text, checksum_holds, plain_name
 
-BLOCK = 512
 READ = 64 << 10
 PIECE = 1 << 20  # of decompressed bytes held at a time
 MAX_PATH = 4096  # PATH_MAX: no runtime could unpack more
@@ -83,7 +83,7 @@ class TarStream:
             return self._gunzip(head)
         if head[:4] == b"\x28\xb5\x2f\xfd" or (head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F):
             return self._unzstd(head)
-        if not _checksum_holds(head[:BLOCK]) and (len(head) < BLOCK or any(head[:BLOCK])):
+        if not checksum_holds(head[:BLOCK]) and (len(head) < BLOCK or any(head[:BLOCK])):
             self.fail(f"neither gzip, zstd nor tar (it starts with {head[:8]!r})")
         return self._plain(head)
 
@@ -205,7 +205,7 @@ class TarStream:
             return b""
         if header[0] == 0 and not any(header):
             return b""
-        if not _checksum_holds(header):
+        if not checksum_holds(header):
             self.fail("broken tar: a header's checksum is wrong")
         return header
 
@@ -216,7 +216,7 @@ class TarStream:
         data = self._exactly(size)
         self._skip(-size % BLOCK)
         if kind in b"LK":
-            records["path" if kind == b"L" else "linkpath"] = _text(data.partition(b"\0")[0])
+            records["path" if kind == b"L" else "linkpath"] = as_text(data.partition(b"\0")[0])
         elif kind == b"g":
             self._globals = MappingProxyType({**self._globals, **self._pax(data)})
         else:
@@ -234,13 +234,13 @@ class TarStream:
             if not (space and equals and end <= len(data) and record.endswith(b"\n")):
                 self.fail("broken tar: a malformed pax record")
             if key in (b"path", b"linkpath", b"size", b"uid", b"gid") or key.startswith(b"GNU.sparse."):
-                records[_text(key)] = _text(value)
+                records[as_text(key)] = as_text(value)
             at = end
         return records
 
     def _member(self, header: bytes, stored: int, records: Mapping[str, str]) -> Member:
         kind = _KINDS.get(header[156:157], "other")
-        name = records.get("GNU.sparse.name") or records.get("path") or _plain_name(header)
+        name = records.get("GNU.sparse.name") or records.get("path") or plain_name(header)
         if kind == "file" and name.endswith("/"):  # how tar said it before it had types
             kind, stored = "directory", 0
         elif "size" in records and header[156] not in _NO_CONTENT:
@@ -257,7 +257,7 @@ class TarStream:
             self.fail(f"{name[:200]!r} says it holds {max(size, stored):,} bytes")
         link = ""
         if kind in ("symlink", "hardlink"):
-            link = records.get("linkpath") or _text(header[157:257].partition(b"\0")[0])
+            link = records.get("linkpath") or as_text(header[157:257].partition(b"\0")[0])
             link = self.clean(link) if kind == "hardlink" else self._short(link)
         return Member(self.clean(name), kind, size, stored, link, header, records, sparse)
 
@@ -316,32 +316,3 @@ def _zlib() -> Any:
         return importlib.import_module("isal.isal_zlib")
     except ImportError:
         return zlib
-
-
-def _text(data: bytes) -> str:
-    # Names that are not UTF-8 stay tellable, and printable: surrogates would break the report that names them.
-    return data.decode("utf-8", "backslashreplace")
-
-
-def _plain_name(header: bytes) -> str:
-    name = _text(header[:100].partition(b"\0")[0])
-    if header[257:263] == b"ustar\0" and header[345]:
-        return _text(header[345:500].partition(b"\0")[0]) + "/" + name
-    return name
-
-
-def _checksum_holds(header: bytes) -> bool:
-    """The sum of all bytes, its own field taken as spaces.
-
-    Adler-32's lower half is this sum plus one, modulo 65521: twenty times as fast as ``sum``.
-    """
-    if len(header) < BLOCK:
-        return False
-    digits = header[148:156].strip(b" \0").partition(b"\0")[0].rstrip()
-    if not digits or digits.strip(b"01234567"):
-        return False
-    stated = int(digits, 8)
-    plain = header[:148] + b"        " + header[156:]
-    if zlib.adler32(plain) & 0xFFFF == (stated + 1) % 65521:
-        return True
-    return sum(plain) - 256 * sum(byte > 127 for byte in plain) == stated  # signed, as some old tars summed

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, NoReturn
 
 from hpc3build.errors import ImageError, StoreError
+from hpc3build.evidence.tarheader import BLOCK, as_text, checksum_holds, plain_name
 
-BLOCK = 512
 MAX_MEMBERS = 100_000
 MAX_EXTENSION = 1 << 20  # Go's limit for pax records and long names
 _ZERO = bytes(BLOCK)
@@ -133,11 +133,11 @@ class _Walk:
                     f"{self._name} is compressed ({kind}): it cannot be rewritten in place",
                     hint="decompress it first (gunzip, zstd -d, bunzip2, unxz), then name the plain tar file",
                 )
-        if not _checksum_holds(header):
+        if not checksum_holds(header):
             self.fail(f"this is no tar archive (it starts with {header[:8]!r})")
 
     def _checked_size(self, header: bytes) -> int:
-        if len(header) < BLOCK or not _checksum_holds(header):
+        if len(header) < BLOCK or not checksum_holds(header):
             self.fail("broken tar: a header's checksum is wrong")
         field = header[124:136]
         if field[0] & 0x80:  # GNU: base 256
@@ -153,7 +153,7 @@ class _Walk:
         """Note a member; returns the bytes that follow its header."""
         records = {**self._globals, **self._records}
         self._records = {}
-        name = _clean(records.get("path") or _plain_name(header))
+        name = _clean(records.get("path") or plain_name(header))
         if kind not in _REGULAR:
             self._others.add(name)
             return 0 if kind in b"123456" else size
@@ -171,7 +171,7 @@ class _Walk:
 
     def _extension(self, kind: bytes, data: bytes) -> None:
         if kind == b"L":
-            self._records["path"] = _text(data.partition(b"\0")[0])
+            self._records["path"] = as_text(data.partition(b"\0")[0])
         elif kind != b"K":
             (self._globals if kind == b"g" else self._records).update(self._pax(data))
 
@@ -185,7 +185,7 @@ class _Walk:
             if not (space and equals and end <= len(data) and data[end - 1 : end] == b"\n"):
                 self.fail("broken tar: a malformed pax record")
             if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
-                records[_text(key)] = _text(value)
+                records[as_text(key)] = as_text(value)
             at = end
         return records
 
@@ -193,23 +193,3 @@ class _Walk:
 def _clean(name: str) -> str:
     """The path below the archive's root, ``./`` and doubled slashes aside; what climbs keeps its dots."""
     return "/".join(part for part in name.split("/") if part and part != ".")
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")
-
-
-def _plain_name(header: bytes) -> str:
-    name = _text(header[:100].partition(b"\0")[0])
-    if header[257:263] == b"ustar\0" and header[345]:
-        return _text(header[345:500].partition(b"\0")[0]) + "/" + name
-    return name
-
-
-def _checksum_holds(header: bytes) -> bool:
-    digits = header[148:156].strip(b" \0").partition(b"\0")[0].rstrip()
-    if not digits or digits.strip(b"01234567"):
-        return False
-    plain = header[:148] + b" " * 8 + header[156:]
-    signed = sum(plain) - 256 * sum(byte > 127 for byte in plain)  # as some old tars summed
-    return int(digits, 8) in (sum(plain), signed)
