@@ -19,11 +19,12 @@ from typing import Any, BinaryIO, cast
 
 from hpc3build import jsonedit
 from hpc3build.errors import ImageError, StoreError
+from hpc3build.evidence.tarheader import BLOCK
 from hpc3build.oci import check_digest, digest_of, verify
 from hpc3build.stores.files import open_regular, replacing, told, verified
 from hpc3build.stores.indexed import Edit, IndexedStore
 from hpc3build.stores.tagged_index import TaggedIndex
-from hpc3build.stores.tarmap import BLOCK, Member, TarMap, header_block, padded, read_map, resized
+from hpc3build.stores.tarmap import Member, TarMap, header_block, padded, read_map, resized
 
 _INDEX, _MARKER = "index.json", "oci-layout"
 _END = bytes(2 * BLOCK)
