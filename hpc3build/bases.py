@@ -9,6 +9,9 @@ from types import MappingProxyType
 
 from hpc3build.errors import InputError
 
+#: Where every base has its own programs, for images that say nothing.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 
 @dataclass(frozen=True)
 class Manager:

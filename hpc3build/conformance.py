@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hpc3build.containerfile import CMD, ENTRYPOINTS, ENVIRONMENT
-from hpc3build.engines import Engine
+from hpc3build.engines import Engine, How
 from hpc3build.errors import InputError
 from hpc3build.evidence.layers import ImageFiles
 from hpc3build.facts import Key, Need
@@ -244,7 +244,7 @@ def live(engine: Engine, image: str) -> Iterator[Finding]:
 
     What the engine cannot express is told once and is never green.
     """
-    started = engine.run(image, ["true"], entrypoint=False, timeout=120)
+    started = engine.run(image, ["true"], How(entrypoint=False, timeout=120))
     if started.returncode in ENGINE_FAILED:
         last = (started.stderr.strip() or "no output").splitlines()[-1]
         hint = "docs/troubleshooting.md; this says nothing of the image"
@@ -267,7 +267,7 @@ def _probe(
     engine: Engine, image: str, how: str, user: str, *, read_only: bool = False, entrypoint: bool = True
 ) -> Finding:
     rule = f"any-uid:{engine.name}"
-    done = engine.run(image, ["echo", PROBE], user=user, read_only=read_only, entrypoint=entrypoint, timeout=120)
+    done = engine.run(image, ["echo", PROBE], How(user=user, read_only=read_only, entrypoint=entrypoint, timeout=120))
     if done.returncode == 0 and done.stdout.strip() == PROBE:
         return Finding(rule, Outcome.OK, f"{how}: runs")
     last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]

@@ -65,7 +65,7 @@ def build_context(recipe: Recipe, context: Context) -> BuildContext:
         "title": recipe.title,
         "env": environment,
         "user": settings.user,
-        "entrypoint": list(ENTRYPOINTS[settings.entrypoint]),
+        "entrypoint": list(ENTRYPOINTS[settings.entry]),
         "cmd": list(CMD),
         "secrets": "".join(f" --mount=type=secret,id={name},mode=0444" for name in settings.secrets),
         "caches": "".join(f" --mount=type=cache,target={path},mode=1777" for path in settings.caches),

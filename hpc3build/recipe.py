@@ -35,7 +35,7 @@ class Settings:
     title: str | None = None
     base: str | None = None
     target: str | None = None
-    entrypoint: str = "hpc3"
+    entrypoint: str | None = None
     final_packages: tuple[str, ...] = ()
     build_packages: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
@@ -58,6 +58,15 @@ class Settings:
     def overridden(self, **options: Any) -> Settings:
         """These settings with every option that is given (not None and not empty) in its place."""
         return replace(self, **{name: value for name, value in options.items() if value not in (None, (), {})})
+
+    def over(self, beside: Settings) -> Settings:
+        """``beside`` with everything that these settings, the command line's, state in its place."""
+        return beside.overridden(**vars(self))
+
+    @property
+    def entry(self) -> str:
+        """The name of the entry point: HPC3's own where nobody chose."""
+        return self.entrypoint or ENTRYPOINTS[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,7 +315,7 @@ class _SettingsReader(Section):
             title=self.text("title"),
             base=self.text("base"),
             target=self.text("target"),
-            entrypoint=self.choice("entrypoint", ENTRYPOINTS) or "hpc3",
+            entrypoint=self.choice("entrypoint", ENTRYPOINTS),
             final_packages=packages.packages("final"),
             build_packages=packages.packages("build"),
             env=self._env(),

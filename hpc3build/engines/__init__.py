@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from hpc3build.errors import InputError
 from hpc3build.run import Completed, Runner
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How a command runs: as ``user`` (``UID:GID``), on a read-only root, through the entry point, for how long (s)."""
+
+    user: str | None = None
+    read_only: bool = False
+    entrypoint: bool = True
+    timeout: float | None = None
+
+
+DEFAULT = How()
 
 
 class Engine(Protocol):
@@ -33,20 +47,8 @@ class Engine(Protocol):
         """The digest of the manifest of an image in the engine's store, None when it does not tell."""
         ...
 
-    def run(
-        self,
-        image: str,
-        argv: Sequence[str],
-        *,
-        user: str | None = None,
-        read_only: bool = False,
-        entrypoint: bool = True,
-        timeout: float | None = None,
-    ) -> Completed:
-        """Run a command in a new container and return how it ended, whatever its status.
-
-        ``entrypoint=False`` goes round the image's entry point.
-        """
+    def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
+        """Run a command in a new container and return how it ended, whatever its status."""
         ...
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hpc3build.engines import DEFAULT, How
 from hpc3build.errors import ToolError, ToolMissing
 from hpc3build.reference import is_digest
 from hpc3build.run import Completed, Runner
@@ -75,22 +76,13 @@ class Buildah:
         argv = ["buildah", "inspect", "--type", "image", "--format", "{{.FromImageDigest}}", image]
         return told_digest(self._run(argv, check=False))
 
-    def run(
-        self,
-        image: str,
-        argv: Sequence[str],
-        *,
-        user: str | None = None,
-        read_only: bool = False,
-        entrypoint: bool = True,
-        timeout: float | None = None,
-    ) -> Completed:
+    def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
         """See Engine. Raises ToolError for what buildah cannot express: an entry point, a read-only root."""
-        if entrypoint or read_only:
+        if how.entrypoint or how.read_only:
             raise ToolError(f"buildah run lacks {' and '.join(sorted(self.lacks))}: cannot run {shlex.join(argv)}")
         container = self._run(["buildah", "from", "--pull-never", image]).stdout.strip()
         try:
-            options = ["--user", user] if user else []
-            return self._run(["buildah", "run", *options, container, "--", *argv], check=False, timeout=timeout)
+            options = ["--user", how.user] if how.user else []
+            return self._run(["buildah", "run", *options, container, "--", *argv], check=False, timeout=how.timeout)
         finally:
             self._run(["buildah", "rm", container], check=False)

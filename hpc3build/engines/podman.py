@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hpc3build.engines import DEFAULT, How
 from hpc3build.engines.buildah import build_with, told_digest
 from hpc3build.run import Completed, Runner
 
@@ -30,18 +31,9 @@ class Podman:
     def digest(self, image: str) -> str | None:
         return told_digest(self._run(["podman", "image", "inspect", "--format", "{{.Digest}}", image], check=False))
 
-    def run(
-        self,
-        image: str,
-        argv: Sequence[str],
-        *,
-        user: str | None = None,
-        read_only: bool = False,
-        entrypoint: bool = True,
-        timeout: float | None = None,
-    ) -> Completed:
+    def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
         options = ["--rm", "--pull=never"]
-        options += ["--user", user] if user else []
-        options += ["--read-only"] if read_only else []
-        options += [] if entrypoint else ["--entrypoint", ""]
-        return self._run(["podman", "run", *options, image, *argv], check=False, timeout=timeout)
+        options += ["--user", how.user] if how.user else []
+        options += ["--read-only"] if how.read_only else []
+        options += [] if how.entrypoint else ["--entrypoint", ""]
+        return self._run(["podman", "run", *options, image, *argv], check=False, timeout=how.timeout)

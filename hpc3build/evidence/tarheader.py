@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
 BLOCK = 512
 
@@ -19,6 +20,20 @@ def plain_name(header: bytes) -> str:
     if header[257:263] == b"ustar\0" and header[345]:
         return as_text(header[345:500].partition(b"\0")[0]) + "/" + name
     return name
+
+
+def pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of an extended header, ``LENGTH KEY=VALUE\\n`` each. Raises ValueError for a malformed one."""
+    at = 0
+    while at < len(data):
+        length, space, _ = data[at : at + 20].partition(b" ")
+        end = at + int(length) if length.isdigit() else 0
+        record = data[at + len(length) + 1 : end]
+        key, equals, value = record[:-1].partition(b"=")
+        if not (space and equals and end <= len(data) and record.endswith(b"\n")):
+            raise ValueError("a malformed pax record")
+        yield key, value
+        at = end
 
 
 def checksum_holds(header: bytes) -> bool:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, NoReturn, cast
 
 from hpc3build.errors import ImageError
-from hpc3build.evidence.tarheader import BLOCK, as_text, checksum_holds, plain_name
+from hpc3build.evidence.tarheader import BLOCK, as_text, checksum_holds, pax_records, plain_name
 
 READ = 64 << 10
 PIECE = 1 << 20  # of decompressed bytes held at a time
@@ -223,19 +223,14 @@ class TarStream:
             records.update(self._pax(data))
 
     def _pax(self, data: bytes) -> dict[str, str]:
-        """``LENGTH KEY=VALUE\\n`` each; of them what is used here."""
+        """Of the records what is used here."""
         records: dict[str, str] = {}
-        at = 0
-        while at < len(data):
-            length, space, _ = data[at : at + 20].partition(b" ")
-            end = at + int(length) if length.isdigit() else 0
-            record = data[at + len(length) + 1 : end]
-            key, equals, value = record[:-1].partition(b"=")
-            if not (space and equals and end <= len(data) and record.endswith(b"\n")):
-                self.fail("broken tar: a malformed pax record")
-            if key in (b"path", b"linkpath", b"size", b"uid", b"gid") or key.startswith(b"GNU.sparse."):
-                records[as_text(key)] = as_text(value)
-            at = end
+        try:
+            for key, value in pax_records(data):
+                if key in (b"path", b"linkpath", b"size", b"uid", b"gid") or key.startswith(b"GNU.sparse."):
+                    records[as_text(key)] = as_text(value)
+        except ValueError as error:
+            self.fail(f"broken tar: {error}")
         return records
 
     def _member(self, header: bytes, stored: int, records: Mapping[str, str]) -> Member:

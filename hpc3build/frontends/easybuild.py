@@ -51,9 +51,7 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> EasyBu
     first = Path(expanded[0])
     folder = first.resolve().parent if first.is_file() else Path.cwd()
     beside = read_settings(folder) if first.is_file() else Settings()
-    default = Settings()
-    given = {name: value for name, value in vars(settings).items() if value != getattr(default, name)}
-    merged = beside.overridden(**given)
+    merged = settings.over(beside)
     if merged.target is not None:
         cpu.known(merged.target)
     capabilities = merged.cuda_compute_capabilities
@@ -304,7 +302,7 @@ def context(recipe: EasyBuildRecipe, stack: Stack | None) -> Context:
             "archspec": settings.pins.get("archspec", PINNED_ARCHSPEC),
             "extra_build": "",
             "extra_final": "",
-            "static_env": {"PATH": ":".join([*bins, "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"])},
+            "static_env": {"PATH": ":".join([*bins, bases.PATH])},
         },
         files=MappingProxyType(files),
     )

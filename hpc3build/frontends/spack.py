@@ -66,7 +66,7 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> SpackR
     path = path / YAML if path.is_dir() else path
     if path.name == LOCK:
         path = path.with_name(YAML)
-    settings = _over(read_settings(path.parent), settings)
+    settings = settings.over(read_settings(path.parent))
     data = read_yaml(path)
     document = Section(path, data)
     top = "spack" if "spack" in data else "env"
@@ -92,12 +92,6 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> SpackR
     if settings.target is not None:
         cpu.known(settings.target)
     return recipe
-
-
-def _over(beside: Settings, given: Settings) -> Settings:
-    default = Settings()
-    changed = {name: value for name, value in vars(given).items() if value != getattr(default, name)}
-    return beside.overridden(**changed)
 
 
 def stack(recipe: SpackRecipe) -> Stack | None:
@@ -162,7 +156,7 @@ def context(recipe: SpackRecipe, stack: Stack | None) -> Context:
             "locked": recipe.lock is not None,
             "extra_build": container.extra_build,
             "extra_final": container.extra_final,
-            "static_env": {"PATH": "/opt/views/view/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+            "static_env": {"PATH": f"/opt/views/view/bin:{bases.PATH}"},
         },
         files=MappingProxyType(files),
         sources=MappingProxyType({f"{each.name}.pack": pack(each, recipe.runner) for each in sources if each.folder}),

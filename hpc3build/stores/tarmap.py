@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NoReturn
 
 from hpc3build.errors import ImageError, StoreError
-from hpc3build.evidence.tarheader import BLOCK, as_text, checksum_holds, plain_name
+from hpc3build.evidence.tarheader import BLOCK, as_text, checksum_holds, pax_records, plain_name
 
 MAX_MEMBERS = 100_000
 MAX_EXTENSION = 1 << 20  # Go's limit for pax records and long names
@@ -177,16 +177,12 @@ class _Walk:
 
     def _pax(self, data: bytes) -> dict[str, str]:
         records: dict[str, str] = {}
-        at = 0
-        while at < len(data):
-            length, space, _ = data[at : at + 20].partition(b" ")
-            end = at + int(length) if length.isdigit() else 0
-            key, equals, value = data[at + len(length) + 1 : end - 1].partition(b"=")
-            if not (space and equals and end <= len(data) and data[end - 1 : end] == b"\n"):
-                self.fail("broken tar: a malformed pax record")
-            if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
-                records[as_text(key)] = as_text(value)
-            at = end
+        try:
+            for key, value in pax_records(data):
+                if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
+                    records[as_text(key)] = as_text(value)
+        except ValueError as error:
+            self.fail(f"broken tar: {error}")
         return records
 
 

@@ -12,13 +12,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hpc3build import rewrite, site
+from hpc3build import bases, rewrite, site
 from hpc3build.containerfile import ENTRYPOINTS, ENVIRONMENT
-from hpc3build.engines import Engine
+from hpc3build.engines import Engine, How
 from hpc3build.errors import ImageError, InputError, ToolError
 from hpc3build.facts import Fact, Facts, Source, gather
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import reconcile
+from hpc3build.frontends.spack_manifest import ENVIRONMENT as ENVIRONMENT_OF_SPACK
 from hpc3build.reference import Reference
 from hpc3build.run import Runner, failure
 from hpc3build.stores.access import Access
@@ -28,7 +29,6 @@ from hpc3build.workflows.render import Planned
 
 #: What the base image or the engine said under these prefixes is about something else, and would lie about the image.
 _OURS = ("org.opencontainers.image.", "org.supercontainers.", "io.github.hpc3build.")
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SMOKE_SECONDS = 300
 
 
@@ -103,8 +103,8 @@ def _smoke(planned: Planned, engine: Engine, image: str) -> None:
     settings = planned.recipe.settings
     if not settings.smoke:
         return
-    argv = [*ENTRYPOINTS[settings.entrypoint], *shlex.split(settings.smoke)]
-    done = engine.run(image, argv, user="65534:65534", entrypoint=False, timeout=SMOKE_SECONDS)
+    argv = [*ENTRYPOINTS[settings.entry], *shlex.split(settings.smoke)]
+    done = engine.run(image, argv, How(user="65534:65534", entrypoint=False, timeout=SMOKE_SECONDS))
     if done.returncode != 0:
         raise ToolError(
             f"the smoke test {settings.smoke!r} failed as nobody: {failure(done)}",
@@ -132,7 +132,7 @@ def _extra(planned: Planned, found: Described, engine: Engine, epoch: datetime |
 def _locks(planned: Planned, found: Described) -> Iterator[tuple[str, bytes]]:
     """What pins the stack: the lock that was installed, else the one that the builder wrote, else the easyconfigs."""
     given = planned.context.files.get("hpc3build/spack/spack.lock")
-    record = found.files.get("/opt/spack-environment/spack.lock")
+    record = found.files.get(f"{ENVIRONMENT_OF_SPACK}/spack.lock")
     if given is not None:
         yield "spack.lock beside the recipe", given
     elif record is not None:
@@ -165,7 +165,7 @@ def baked_environment(found: Described) -> dict[str, str]:
         document = json.loads(record.data)
         baked = {str(name): str(value) for name, value in document["set"].items()}
         for name, entries in document["prepend"].items():
-            old = env.get(name) or (_DEFAULT_PATH if name == "PATH" else "")
+            old = env.get(name) or (bases.PATH if name == "PATH" else "")
             rest = [entry for entry in old.split(":") if entry and entry not in entries]
             baked[str(name)] = ":".join([*map(str, entries), *rest])
     except (ValueError, KeyError, AttributeError, TypeError) as error:

@@ -14,7 +14,7 @@ from hpc3build.oci import Manifest
 from hpc3build.reference import Reference
 from hpc3build.run import Runner
 from hpc3build.stores import open_store
-from hpc3build.stores.access import Access
+from hpc3build.stores.access import Access, is_loopback
 from hpc3build.workflows.describe import image_layers, read_config
 
 
@@ -28,21 +28,29 @@ def check(
         config = read_config(store, reference, manifest)
         files = read_layers(image_layers(store, manifest), conformance.wanted)
     findings = list(conformance.static(conformance.Image(manifest, config, files)))
-    for engine in chosen:
-        with _runnable(reference, manifest, runner) as image:
-            findings += conformance.live(engine, image)
+    if chosen:
+        with _runnable(reference, manifest, runner, access or Access()) as image:
+            for engine in chosen:
+                findings += conformance.live(engine, image)
     return tuple(findings)
 
 
 @contextmanager
-def _runnable(reference: Reference, manifest: Manifest, runner: Runner) -> Iterator[str]:
+def _runnable(reference: Reference, manifest: Manifest, runner: Runner, access: Access) -> Iterator[str]:
     """The image's name in the engines' store; one that lies elsewhere is copied there for the while."""
     if reference.transport == "containers-storage":
         yield manifest.config.digest.removeprefix("sha256:")
         return
     name = f"localhost/hpc3build-check:{uuid.uuid4().hex[:12]}"
-    source = reference.with_tag(reference.tag) if reference.tag else reference
-    runner(["skopeo", "copy", "--quiet", str(source), f"containers-storage:{name}"])
+    options = []
+    source = reference
+    if reference.transport == "docker":
+        # The tag may have moved since: what was read is what runs.
+        source = reference.at(manifest.digest)
+        host = reference.registry.rpartition(":")[0] or reference.registry
+        if access.plain_http or not access.tls_verify or is_loopback(host.strip("[]")):
+            options.append("--src-tls-verify=false")
+    runner(["skopeo", "copy", "--quiet", *options, str(source), f"containers-storage:{name}"])
     try:
         yield name
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hpc3build import conformance
+from hpc3build.engines import DEFAULT, How
 from hpc3build.evidence.layers import ImageFiles
 from hpc3build.findings import Finding, Outcome
 from hpc3build.oci import ImageConfig, Manifest
@@ -50,7 +51,7 @@ class Engine:
     def __init__(self, status: int, stdout: str = "") -> None:
         self.status, self.stdout = status, stdout
 
-    def run(self, image: str, argv: Sequence[str], **how: Any) -> Completed:
+    def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
         return Completed(tuple(argv), self.status, self.stdout, "crun: setrlimit RLIMIT_NOFILE")
 
 

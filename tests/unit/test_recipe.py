@@ -263,3 +263,9 @@ def test_a_smoke_command_with_a_missing_quote_is_told_at_once(tmp_path: Path) ->
     (tmp_path / "hpc3build.yaml").write_text("title: x\nsmoke: it's\n")
     with pytest.raises(InputError, match=r"hpc3build\.yaml:2: smoke: not a command"):
         read_settings(tmp_path)
+
+
+def test_an_option_wins_also_where_it_asks_for_the_default() -> None:
+    assert Settings(entrypoint="hpc3").over(Settings(entrypoint="hpc3-exec")).entry == "hpc3"
+    assert Settings().over(Settings(entrypoint="hpc3-exec", rank=0)).entry == "hpc3-exec"
+    assert Settings().over(Settings()).entry == "hpc3"
