@@ -343,17 +343,46 @@ def _add_check(commands: Any, common: argparse.ArgumentParser) -> None:
         "hpc3build check oci:out/mpi-hello:1.0 --run podman",
     )
     parser.add_argument("reference", metavar="REF")
-    parser.add_argument("--run", dest="engines", action="append", default=[], metavar="ENGINE")
+    parser.add_argument(
+        "--run",
+        dest="engines",
+        action="append",
+        default=[],
+        metavar="ENGINE",
+        help="run it too: podman, buildah, docker, charliecloud, and the run scripts of apptainer and enroot",
+    )
+    parser.add_argument(
+        "--static",
+        choices=("config", "layers"),
+        default="layers",
+        help="how deep to look: config downloads no layer (default: layers)",
+    )
+    parser.add_argument("--junit", metavar="FILE", help="write JUnit XML too")
+    parser.add_argument("--sarif", metavar="FILE", help="write SARIF 2.1.0 too")
     parser.add_argument("--json", action="store_true")
     shared.add_registry(parser)
 
 
 def _check(options: argparse.Namespace) -> int:
-    from hpc3build import report
+    from hpc3build import report, report_check
     from hpc3build.reference import parse
     from hpc3build.run import run
     from hpc3build.workflows.check import check
+    from hpc3build.workflows.render import write_atomically
 
-    findings = check(parse(options.reference), tuple(options.engines), run, shared.access(options))
-    sys.stdout.write(report.dumps(report.check_json(findings)) if options.json else report.check_text(findings))
-    return 0 if report.verdict(findings) == "CONFORMS" else 1
+    checked = check(
+        parse(options.reference),
+        tuple(options.engines),
+        run,
+        shared.access(options),
+        layers=options.static == "layers",
+    )
+    if options.junit:
+        write_atomically(options.junit, report_check.as_junit(checked))
+    if options.sarif:
+        write_atomically(options.sarif, report.dumps(report_check.as_sarif(checked)))
+    if options.json:
+        sys.stdout.write(report.dumps(report_check.as_json(checked)))
+    else:
+        sys.stdout.write(report_check.as_text(checked))
+    return 0 if report_check.verdict(checked.findings) == "CONFORMS" else 1

@@ -17,10 +17,14 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """``rule`` is the rule's id, ``key`` the annotation that decided, where there is one."""
+    """``rule`` is the rule's id, ``key`` the annotation that decided, where there is one.
+
+    ``where`` tells the cases of one rule apart, such as the engine and the user of a run.
+    """
 
     rule: str
     outcome: Outcome
     message: str
     hint: str = ""
     key: str = ""
+    where: str = ""

@@ -241,7 +241,7 @@ class ImageConfig:
             verify(raw, expect_digest, "config")
         config = cls(raw)
         _ = config.labels, config.env, config.entrypoint, config.cmd, config.user, config.working_dir
-        _ = config.architecture, config.os, config.diff_ids, config.created, config.history
+        _ = config.architecture, config.os, config.diff_ids, config.created, config.history, config.volumes
         return config
 
     @cached_property
@@ -284,6 +284,12 @@ class ImageConfig:
     def working_dir(self) -> str:
         """``config.WorkingDir``, empty when unset."""
         return get_text(self._run, "WorkingDir", "config.config", default="")
+
+    @property
+    def volumes(self) -> tuple[str, ...]:
+        """Paths of ``config.Volumes``, sorted."""
+        declared = self._run.get("Volumes")
+        return tuple(sorted(as_object(declared, "config.config.Volumes"))) if declared is not None else ()
 
     @property
     def architecture(self) -> str:

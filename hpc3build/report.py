@@ -1,4 +1,4 @@
-"""The only module that formats for people: text tables, and the JSON documents of the command line."""
+"""Formats for people: text tables, and the JSON documents of the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hpc3build.facts import Facts
-from hpc3build.findings import Finding, Outcome
 from hpc3build.rewrite import Result
 from hpc3build.workflows.inspect import Inspected
 
@@ -165,36 +164,3 @@ def _where(name: str, annotations: Any, labels: Any) -> str:
     if name in annotations and name in labels:
         return "both" if annotations[name] == labels[name] else "both, differing"
     return "annotation" if name in annotations else "label"
-
-
-def verdict(findings: Iterable[Finding]) -> str:
-    """CONFORMS or FAILS; what is unknown does not fail."""
-    return "FAILS" if any(finding.outcome is Outcome.FAILS for finding in findings) else "CONFORMS"
-
-
-def check_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """The document of ``check --json``."""
-    return {
-        "verdict": verdict(findings),
-        "findings": [
-            {
-                "rule": finding.rule,
-                "outcome": finding.outcome.value,
-                "message": finding.message,
-                "hint": finding.hint,
-                "key": finding.key,
-            }
-            for finding in findings
-        ],
-        "bytes_not_downloaded": 0,
-    }
-
-
-def check_text(findings: Sequence[Finding]) -> str:
-    """One line a finding, and the verdict."""
-    rows = []
-    for finding in findings:
-        key = f"{finding.key}: " if finding.key else ""
-        hint = f" ({finding.hint})" if finding.hint and finding.outcome is not Outcome.OK else ""
-        rows.append((finding.outcome.value, finding.rule, f"{key}{finding.message}{hint}"))
-    return table(("outcome", "rule", "what was found"), rows) + f"\n{verdict(findings)}\n"

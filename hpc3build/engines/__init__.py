@@ -3,33 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from hpc3build.errors import InputError
+from hpc3build.oci import ImageConfig
 from hpc3build.run import Completed, Runner
 
 
 @dataclass(frozen=True, kw_only=True)
 class How:
-    """How a command runs: as ``user`` (``UID:GID``), on a read-only root, through the entry point, for how long (s)."""
+    """How a command runs.
+
+    As ``user`` (``UID:GID``) with supplementary ``groups``, on a read-only root, through the entry point, with
+    ``stdin``, with ``env`` on top of the image's, with the host's folders of ``mounts`` at their paths, in ``folder``,
+    for at most ``timeout`` seconds.
+    """
 
     user: str | None = None
+    groups: tuple[int, ...] = ()
     read_only: bool = False
     entrypoint: bool = True
+    stdin: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[tuple[Path, str], ...] = ()
+    folder: str | None = None
     timeout: float | None = None
 
 
 DEFAULT = How()
 
+#: What an engine may be unable to express.
+ENTRY_POINT = "an entry point"
+READ_ONLY = "a read-only root"
+GROUPS = "supplementary groups"
+MOUNTS = "mounts on folders that the image lacks"
+PID_NAMESPACE = "a PID namespace"
+FOLDER = "a working folder of the job's"
 
-class Engine(Protocol):
-    """One engine. ``image`` is always an image ID or name of the engine's own store."""
+
+class Launcher(Protocol):
+    """What starts a command in an image."""
 
     name: str
     #: What ``run`` cannot express, in words; such cells of a check are not applicable.
     lacks: frozenset[str]
+
+    def prepared(self, image: str) -> AbstractContextManager[str]:
+        """``image``, an ID or name of the engines' store, as ``run`` takes it; unpacked for the while where it must be.
+
+        Raises ToolError.
+        """
+        ...
+
+    def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
+        """Run a command in a new container and return how it ended, whatever its status."""
+        ...
+
+
+class Engine(Launcher, Protocol):
+    """An engine with a store of its own. ``image`` is always an image ID or name of that store."""
 
     def version(self) -> str:
         """The engine's version. Raises ToolMissing."""
@@ -45,10 +80,6 @@ class Engine(Protocol):
 
     def digest(self, image: str) -> str | None:
         """The digest of the manifest of an image in the engine's store, None when it does not tell."""
-        ...
-
-    def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
-        """Run a command in a new container and return how it ended, whatever its status."""
         ...
 
 
@@ -75,3 +106,22 @@ def choose(name: str, runner: Runner) -> Engine:
     if name not in known:
         raise InputError(f"--engine {name}: no such engine", hint=f"engines are auto, {', '.join(known)}")
     return known[name]
+
+
+def launcher(name: str, runner: Runner, config: ImageConfig) -> Launcher:
+    """What starts images of ``config`` under that name: an engine, charliecloud, or a run script re-enacted.
+
+    Raises InputError, ToolMissing.
+    """
+    from hpc3build.engines.charliecloud import Charliecloud
+    from hpc3build.engines.reenacted import NAMES, Reenacted
+
+    if name in NAMES:
+        return Reenacted(name, choose("podman", runner), config)
+    others = {"charliecloud": Charliecloud}
+    if name in others:
+        return others[name](runner)
+    if name not in ("auto", *engines(runner)):
+        known = ", ".join([*engines(runner), *others, *NAMES])
+        raise InputError(f"--run {name}: no such engine", hint=f"engines are auto, {known}")
+    return choose(name, runner)

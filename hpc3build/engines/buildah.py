@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hpc3build.engines import DEFAULT, How
+from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, PID_NAMESPACE, READ_ONLY, How
 from hpc3build.errors import ToolError, ToolMissing
 from hpc3build.reference import is_digest
 from hpc3build.run import Completed, Runner
@@ -48,6 +49,12 @@ def build_with(
         return id_file.read_text().strip().removeprefix("sha256:")
 
 
+def shared_options(how: How) -> list[str]:
+    """The options of ``how`` that buildah, podman and docker spell alike."""
+    options = [f"--env={name}={value}" for name, value in how.env.items()]
+    return options + [f"--volume={folder}:{path}" for folder, path in how.mounts]
+
+
 def told_digest(done: Completed) -> str | None:
     """The digest that an inspecting command printed, None when it failed or knows none."""
     text = done.stdout.strip()
@@ -58,7 +65,7 @@ class Buildah:
     """The engine protocol over the ``buildah`` command."""
 
     name = "buildah"
-    lacks = frozenset({"an entry point", "a read-only root"})
+    lacks = frozenset({ENTRY_POINT, READ_ONLY, GROUPS, PID_NAMESPACE})
 
     def __init__(self, runner: Runner) -> None:
         self._run = runner
@@ -76,13 +83,19 @@ class Buildah:
         argv = ["buildah", "inspect", "--type", "image", "--format", "{{.FromImageDigest}}", image]
         return told_digest(self._run(argv, check=False))
 
+    def prepared(self, image: str) -> AbstractContextManager[str]:
+        return nullcontext(image)
+
     def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
-        """See Engine. Raises ToolError for what buildah cannot express: an entry point, a read-only root."""
-        if how.entrypoint or how.read_only:
+        """See Launcher. Raises ToolError for what buildah cannot express: an entry point, a read-only root, groups."""
+        if how.entrypoint or how.read_only or how.groups:
             raise ToolError(f"buildah run lacks {' and '.join(sorted(self.lacks))}: cannot run {shlex.join(argv)}")
         container = self._run(["buildah", "from", "--pull-never", image]).stdout.strip()
         try:
             options = ["--user", how.user] if how.user else []
-            return self._run(["buildah", "run", *options, container, "--", *argv], check=False, timeout=how.timeout)
+            options += shared_options(how)
+            options += ["--workingdir", how.folder] if how.folder else []
+            command = ["buildah", "run", *options, container, "--", *argv]
+            return self._run(command, check=False, timeout=how.timeout, input=how.stdin)
         finally:
             self._run(["buildah", "rm", container], check=False)

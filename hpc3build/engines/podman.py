@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from hpc3build.engines import DEFAULT, How
-from hpc3build.engines.buildah import build_with, told_digest
+from hpc3build.engines.buildah import build_with, shared_options, told_digest
 from hpc3build.run import Completed, Runner
 
 
@@ -31,9 +32,16 @@ class Podman:
     def digest(self, image: str) -> str | None:
         return told_digest(self._run(["podman", "image", "inspect", "--format", "{{.Digest}}", image], check=False))
 
+    def prepared(self, image: str) -> AbstractContextManager[str]:
+        return nullcontext(image)
+
     def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
         options = ["--rm", "--pull=never"]
         options += ["--user", how.user] if how.user else []
+        options += [f"--group-add={group}" for group in how.groups]
         options += ["--read-only"] if how.read_only else []
         options += [] if how.entrypoint else ["--entrypoint", ""]
-        return self._run(["podman", "run", *options, image, *argv], check=False, timeout=how.timeout)
+        options += ["--interactive"] if how.stdin is not None else []
+        options += shared_options(how)
+        options += ["--workdir", how.folder] if how.folder else []
+        return self._run(["podman", "run", *options, image, *argv], check=False, timeout=how.timeout, input=how.stdin)

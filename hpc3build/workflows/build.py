@@ -25,6 +25,7 @@ from hpc3build.run import Runner, failure
 from hpc3build.stores.access import Access
 from hpc3build.workflows import publish
 from hpc3build.workflows.describe import Described, describe, planned_facts
+from hpc3build.workflows.prove import prove
 from hpc3build.workflows.render import Planned
 
 #: What the base image or the engine said under these prefixes is about something else, and would lie about the image.
@@ -67,7 +68,10 @@ def build(
     with publish.readable(engine, image, target, runner) as (store, built):
         found = describe(store, built, labels=False)
         facts = reconcile(plan, found.facts)
-        facts = gather((*facts.values(), *_extra(planned, found, engine, epoch), *facts.conflicts, *facts.notes))
+        env = baked_environment(found)
+        extra = [*_extra(planned, found, engine, epoch)]
+        extra += prove(engine, image, found.manifest, found.config, env, runner)
+        facts = gather((*facts.values(), *extra, *facts.conflicts, *facts.notes))
         pairs = {**planned.recipe.settings.labels, **facts.annotations()}
         done = rewrite.plan(
             store,
@@ -76,7 +80,7 @@ def build(
             remove=_stale(found.manifest.annotations, pairs),
             labels=pairs,
             remove_labels=_stale(found.config.labels, pairs),
-            env=baked_environment(found),
+            env=env,
         )
         digest = publish.publish(store, done, target, runner, access)
     return Built(target, digest, facts)

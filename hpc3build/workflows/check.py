@@ -5,9 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from hpc3build import conformance
-from hpc3build.engines import choose
+from hpc3build.engines import launcher
 from hpc3build.evidence.layers import read_layers
 from hpc3build.findings import Finding
 from hpc3build.oci import Manifest
@@ -18,21 +19,43 @@ from hpc3build.stores.access import Access, is_loopback
 from hpc3build.workflows.describe import image_layers, read_config
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What was found, of which image, and how many bytes of layers were not needed for it."""
+
+    reference: Reference
+    digest: str
+    findings: tuple[Finding, ...]
+    bytes_not_downloaded: int
+
+
 def check(
-    reference: Reference, engines: tuple[str, ...], runner: Runner, access: Access | None = None
-) -> tuple[Finding, ...]:
-    """Static findings, then those of each engine named. Raises InputError for an unknown engine."""
-    chosen = [choose(name, runner) for name in engines]
+    reference: Reference,
+    engines: tuple[str, ...],
+    runner: Runner,
+    access: Access | None = None,
+    *,
+    layers: bool = True,
+) -> Checked:
+    """Static findings, then those of each engine named. Without ``layers`` only manifest and configuration are read.
+
+    Raises InputError for an unknown engine.
+    """
     with open_store(reference, runner, access) as store:
         manifest = store.manifest(reference.digest or reference.tag)
         config = read_config(store, reference, manifest)
-        files = read_layers(image_layers(store, manifest), conformance.wanted)
-    findings = list(conformance.static(conformance.Image(manifest, config, files)))
-    if chosen:
-        with _runnable(reference, manifest, runner, access or Access()) as image:
-            for engine in chosen:
-                findings += conformance.live(engine, image)
-    return tuple(findings)
+        launchers = [launcher(name, runner, config) for name in engines]
+        files = None
+        if layers:
+            files = read_layers(image_layers(store, manifest), conformance.wanted, extract=conformance.extract)
+    image = conformance.Image(manifest, config, files)
+    findings = list(conformance.static(image))
+    if launchers:
+        with _runnable(reference, manifest, runner, access or Access()) as name:
+            for one in launchers:
+                findings += conformance.live(one, name, image)
+    left = 0 if layers or launchers else sum(layer.size for layer in manifest.layers)
+    return Checked(reference, manifest.digest, tuple(findings), left)
 
 
 @contextmanager

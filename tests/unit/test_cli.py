@@ -20,7 +20,7 @@ from hpc3build.oci import ImageConfig, Manifest
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
 from tests.commands import ROOT, assert_one_message, hpc3build
-from tests.images import make_index, make_layout
+from tests.images import File, make_index, make_layout
 
 COMMANDS = ("render", "build", "facts", "annotate", "inspect", "check")
 SCHEMAS = ROOT / "hpc3build" / "schemas"
@@ -182,7 +182,8 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = called(capsys, "check", f"oci:{tmp_path}/bad")
     assert status == 1 and out.endswith("\nFAILS\n")
     config = {"Entrypoint": list(ENTRYPOINTS["hpc3-exec"]), "Cmd": list(CMD), "Env": ["PATH=/usr/bin:/bin"]}
-    image(tmp_path / "good", config=config, annotations={GPU: "none"}, labels={GPU: "none"})
+    layers = [{**DEBIAN, "bin/bash": File(b"\x7fELF")}]
+    make_layout(tmp_path / "good", layers, config=config, annotations={GPU: "none"}, labels={GPU: "none"})
     status, out, _ = called(capsys, "check", f"oci:{tmp_path}/good", "--json")
     found = document(out, "check")
     assert (status, found["verdict"]) == (0, "CONFORMS"), [

@@ -1,75 +1,270 @@
-"""Rules that need no image of their own: what is owed when, and engines that cannot start."""
+"""Rules that need no image of their own: the table, what is owed when, and engines played by a function."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpc3build import conformance
-from hpc3build.engines import DEFAULT, How
-from hpc3build.evidence.layers import ImageFiles
+from hpc3build.conformance import declarations, files
+from hpc3build.containerfile import ENTRYPOINTS
+from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, How
+from hpc3build.engines.reenacted import Reenacted
+from hpc3build.errors import ToolError
+from hpc3build.evidence.layers import ImageFile
 from hpc3build.findings import Finding, Outcome
 from hpc3build.oci import ImageConfig, Manifest
 from hpc3build.run import Completed
 from tests.images import make_layout
+from tests.variants import elf_with_sections
 
 GPU = "org.supercontainers.gpu"
 ARCHITECTURE = "org.supercontainers.hardware.gpu.architecture"
 CUDA = "org.supercontainers.hardware.gpu.cuda.version"
 ROCM = "org.supercontainers.hardware.gpu.rocm.version"
+PATH = "/opt/app/bin:/usr/bin:/bin"
 
 
-def image(tmp_path: Any, pairs: dict[str, str]) -> conformance.Image:
+def image(folder: Path, pairs: dict[str, str] | None = None, **config: Any) -> conformance.Image:
     from hpc3build.stores import read_blob
     from hpc3build.stores.layout import Layout
 
-    manifest: Manifest = make_layout(tmp_path / "image", [{}], annotations=pairs, labels=pairs)
-    with Layout(tmp_path / "image") as store:
-        config = ImageConfig.parse(read_blob(store, manifest.config.digest))
-    return conformance.Image(manifest, config, ImageFiles({}))
+    given = pairs or {}
+    manifest: Manifest = make_layout(folder / "image", [{}], annotations=given, labels=given, config=config)
+    with Layout(folder / "image") as store:
+        parsed = ImageConfig.parse(read_blob(store, manifest.config.digest))
+    return conformance.Image(manifest, parsed)
+
+
+# ---- the table
+
+
+def test_every_rule_says_where_it_comes_from_and_what_mends_it() -> None:
+    for rule in conformance.RULES:
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.id) and rule.sentence and rule.source and rule.mend
+        assert (rule.check is None) == (rule.level is conformance.Level.LIVE)
+    assert len(conformance.BY_ID) == len(conformance.RULES)
 
 
 @pytest.mark.parametrize(
     ("gpu", "owed"),
     [("none", set()), ("cuda", {ARCHITECTURE, CUDA}), ("rocm", {ARCHITECTURE, ROCM}), ("opencl", {ARCHITECTURE})],
 )
-def test_a_gpu_owes_its_own_keys(tmp_path: Any, gpu: str, owed: set[str]) -> None:
-    findings = list(conformance.mandatory(image(tmp_path, {GPU: gpu})))
-    keys = {finding.key for finding in findings if finding.key.startswith("org.supercontainers.hardware.gpu")}
-    assert keys == owed
-    assert {finding.outcome for finding in findings} == {Outcome.UNKNOWN}
+def test_a_gpu_owes_its_own_keys(tmp_path: Path, gpu: str, owed: set[str]) -> None:
+    remarks = list(declarations.mandatory(image(tmp_path, {GPU: gpu})))
+    assert {one.key for one in remarks if one.key.startswith("org.supercontainers.hardware.gpu")} == owed
+    assert {remark.outcome for remark in remarks} == {Outcome.UNKNOWN}
 
 
-class Engine:
-    """An engine of which every run ends with ``status``."""
+def test_both_places_are_looked_at(tmp_path: Path) -> None:
+    """A wrong label does not hide behind a right annotation, nor the other way round."""
+    given = image(tmp_path, {GPU: "cuda"})
+    for config in (given.config.with_labels({GPU: "Tesla"}), given.config):
+        annotation = "none" if config is not given.config else "Tesla"
+        both = replace(given, config=config, manifest=given.manifest.with_annotations({GPU: annotation}))
+        assert [remark.key for remark in declarations.well_formed(both)] == [GPU]
 
-    name = "podman"
-    lacks: frozenset[str] = frozenset()
 
-    def __init__(self, status: int, stdout: str = "") -> None:
-        self.status, self.stdout = status, stdout
+def test_a_secret_is_never_repeated(tmp_path: Path) -> None:
+    given = image(tmp_path, Env=["PATH=/bin", "API_TOKEN=hunter2", "INDEX=https://me:hunter2@x/"])
+    told = [finding for finding in conformance.static(given) if finding.rule == "credentials"]
+    assert len(told) == 2 and "hunter2" not in repr(told)
+
+
+def test_a_large_binary_is_not_judged() -> None:
+    data = elf_with_sections(".debug_info")
+    whole = ImageFile("/opt/a", "file", 0o755, 0, 0, len(data), "", data, "")
+    assert files.extract(whole).extract == {"", ".debug_info", ".shstrtab"} and files.extract(whole).data == b""
+    assert files.extract(replace(whole, size=1 << 30)).extract is None
+
+
+# ---- engines
+
+
+class Container:
+    """An engine whose image does what ``does`` says of argv and how; ``does`` may return None: as a shell would."""
+
+    name = "fake"
+
+    def __init__(self, does: Callable[[Sequence[str], How], Completed | None] | None = None, *lacks: str) -> None:
+        self.does = does or (lambda argv, how: None)
+        self.lacks = frozenset(lacks)
+        self.seen: list[tuple[tuple[str, ...], How]] = []
+        self._lock = threading.Lock()
+
+    def prepared(self, image: str) -> AbstractContextManager[str]:
+        return nullcontext(image)
 
     def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
-        return Completed(tuple(argv), self.status, self.stdout, "crun: setrlimit RLIMIT_NOFILE")
+        with self._lock:
+            self.seen.append((tuple(argv), how))
+        status, stdout = self._answer(tuple(argv), how)
+        return self.does(argv, how) or Completed(tuple(argv), status, stdout, "")
+
+    @staticmethod
+    def _answer(argv: tuple[str, ...], how: How) -> tuple[int, str]:
+        answers: dict[tuple[str, ...], tuple[int, str]] = {
+            (): (0, "42\n"),
+            ("printenv", "PATH"): (0, f"{PATH}\n"),
+            ("printf", "<%s>", "a  b", "*", "c"): (0, "<a  b><*><c>"),
+            ("sh", "-c", "exit 3"): (3, ""),
+            ("sh", "-c", "echo one two | tr a-z A-Z"): (0, "ONE TWO\n"),
+            ("cat",): (0, how.stdin or ""),
+            ("readlink", "/proc/self"): (0, "1\n"),
+        }
+        if argv[:1] == ("touch",):
+            (Path(how.mounts[0][0]) / argv[1]).touch()
+        if argv[:1] == ("echo",):
+            return 0, f"{argv[1]}\n"
+        return answers.get(argv, (0, "5000\n" if "EPOCHREALTIME" in " ".join(argv) else ""))
 
 
-def live(engine: Any) -> list[Finding]:
-    return list(conformance.live(engine, "image"))
+def live(engine: Container, folder: Path, entry: str = "hpc3-exec") -> list[Finding]:
+    given = image(folder, Env=[f"PATH={PATH}"], Entrypoint=list(ENTRYPOINTS[entry]))
+    return list(conformance.live(engine, "image", given))
+
+
+def failing(findings: list[Finding]) -> set[str]:
+    return {finding.rule for finding in findings if finding.outcome not in (Outcome.OK, Outcome.UNKNOWN)}
+
+
+def test_a_container_that_does_it_all(tmp_path: Path) -> None:
+    findings = live(Container(), tmp_path)
+    assert {finding.outcome for finding in findings} == {Outcome.OK} and len(findings) == 44
+    claims = ("any-uid", "env-baked", "exec-args", "exit-code", "login", "nobody")
+    assert conformance.proven(findings) == claims
+    given = image(tmp_path / "2", Env=[f"PATH={PATH}"])
+    assert conformance.proven(conformance.prove(Container(), "image", given)) == claims
+
+
+def test_it_is_asked_as_every_user(tmp_path: Path) -> None:
+    engine = Container()
+    live(engine, tmp_path)
+    asked = {(how.user, how.groups) for argv, how in engine.seen if argv == ("cat",)}
+    assert asked == {("0:0", ()), ("65534:65534", ()), ("12345:54321", ()), ("12345:54321", (4242,))}
 
 
 @pytest.mark.parametrize("status", [125, 126])
-def test_an_engine_that_starts_nothing_says_nothing_of_the_image(status: int) -> None:
-    (finding,) = live(Engine(status))
+def test_an_engine_that_starts_nothing_says_nothing_of_the_image(tmp_path: Path, status: int) -> None:
+    engine = Container(lambda argv, how: Completed(tuple(argv), status, "", "crun: setrlimit RLIMIT_NOFILE"))
+    (finding,) = live(engine, tmp_path)
     assert finding.outcome is Outcome.UNKNOWN and "RLIMIT_NOFILE" in finding.message
     assert "troubleshooting" in finding.hint
+    assert conformance.proven([finding]) == ()
 
 
-def test_a_command_that_fails_is_the_images_fault_for_every_user() -> None:
-    assert [finding.outcome for finding in live(Engine(1))] == [Outcome.FAILS] * 9
+def test_an_engine_that_cannot_unpack_says_nothing_either(tmp_path: Path) -> None:
+    class Broken(Container):
+        def prepared(self, image: str) -> AbstractContextManager[str]:
+            raise ToolError("podman failed with exit status 125:\n  no space left on device")
+
+    (finding,) = live(Broken(), tmp_path)
+    assert finding.outcome is Outcome.UNKNOWN and "no space" in finding.message
 
 
-def test_the_probe_must_come_back_as_it_was_sent() -> None:
-    assert {finding.outcome for finding in live(Engine(0, f"{conformance.PROBE}\n"))} == {Outcome.OK}
-    assert {finding.outcome for finding in live(Engine(0, "Welcome!\n" + conformance.PROBE))} == {Outcome.FAILS}
+def test_a_user_that_the_engine_cannot_be_is_not_applicable(tmp_path: Path) -> None:
+    def does(argv: Sequence[str], how: How) -> Completed | None:
+        return Completed((), 126, "", "cannot map 12345") if how.user == "12345:54321" else None
+
+    findings = live(Container(does), tmp_path)
+    assert failing(findings) <= {"quiet", "fast", "strict", "signals"}
+    assert "cannot map" in next(one.message for one in findings if one.outcome is Outcome.UNKNOWN)
+    assert "any-uid" not in conformance.proven(findings) and "nobody" in conformance.proven(findings)
+
+
+@pytest.mark.parametrize(
+    ("rule", "argv", "completed"),
+    [
+        ("login-shell", (), (0, "")),
+        ("arguments", ("printenv", "PATH"), (0, "/usr/bin:/bin\n")),
+        ("quoting", ("printf", "<%s>", "a  b", "*", "c"), (0, "<a><b><c>")),
+        ("exit-status", ("sh", "-c", "exit 3"), (0, "")),
+        ("shell-pipe", ("sh", "-c", "echo one two | tr a-z A-Z"), (0, "\n")),
+        ("stdin", ("cat",), (0, "")),
+        ("scratch", ("touch", "hpc3build-probe"), (1, "")),
+        ("signals", ("readlink", "/proc/self"), (0, "7\n")),
+    ],
+)
+def test_one_wrong_answer_breaks_one_rule(tmp_path: Path, rule: str, argv: Any, completed: Any) -> None:
+    def does(given: Sequence[str], how: How) -> Completed | None:
+        wrong = tuple(given) == argv and (how.entrypoint or rule not in ("arguments",))
+        return Completed(argv, *completed, "") if wrong else None
+
+    findings = live(Container(does), tmp_path)
+    assert failing(findings) == {rule}
+    assert all(finding.hint for finding in findings if finding.outcome is Outcome.FAILS)
+
+
+def test_a_greeting_is_no_answer(tmp_path: Path) -> None:
+    def does(argv: Sequence[str], how: How) -> Completed | None:
+        return Completed((), 0, f"Welcome!\n{argv[1]}\n", "") if argv[:1] == ["echo"] or argv[:1] == ("echo",) else None
+
+    assert failing(live(Container(does), tmp_path)) == {"read-only", "any-home"}
+
+
+def test_what_hpc3_loses_by_its_definition_degrades(tmp_path: Path) -> None:
+    def does(argv: Sequence[str], how: How) -> Completed | None:
+        return Completed((), 0, "", "") if tuple(argv[:2]) == ("sh", "-c") else None
+
+    for entry, outcome in (("hpc3", Outcome.DEGRADED), ("hpc3-exec", Outcome.FAILS)):
+        findings = live(Container(does), tmp_path / entry, entry)
+        assert {one.outcome for one in findings if one.rule in ("exit-status", "shell-pipe")} == {outcome}
+
+
+def test_what_an_engine_lacks_is_never_green(tmp_path: Path) -> None:
+    findings = live(Container(None, ENTRY_POINT, GROUPS), tmp_path)
+    told = [finding for finding in findings if finding.outcome is Outcome.UNKNOWN]
+    assert {finding.rule for finding in told if not finding.where.endswith("group")} == {"login-shell", "signals"}
+    assert len([finding for finding in told if finding.where.endswith("group")]) == 10
+    assert all(finding.message.startswith("n/a: fake lacks ") for finding in told)
+    assert "login" not in conformance.proven(findings) and "nobody" in conformance.proven(findings)
+
+
+# ---- run scripts re-enacted
+
+
+def script(name: str, folder: Path, **config: Any) -> tuple[str, ...]:
+    engine = Container()
+    launcher = Reenacted(name, engine, image(folder, **config).config)
+    launcher.run("image", ["echo", "a b"], How(user="1:1"))
+    ((argv, how),) = engine.seen
+    assert how.read_only and not how.entrypoint and how.user == "1:1"
+    return argv
+
+
+def shell(argv: Sequence[str]) -> str:
+    import subprocess
+
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", ["apptainer", "enroot"])
+def test_the_run_script_joins_entry_point_and_arguments(name: str, tmp_path: Path) -> None:
+    entry = ["/bin/sh", "-c", 'printf "<%s>" "$0" "$@" $HOME_OF_NOBODY', "x y"]
+    assert shell(script(name, tmp_path, Entrypoint=entry, Cmd=["unused"])) == "<x y><echo><a b>"
+
+
+@pytest.mark.parametrize("name", ["apptainer", "enroot"])
+def test_without_arguments_it_is_the_command(name: str, tmp_path: Path) -> None:
+    engine = Container()
+    config = image(tmp_path, Entrypoint=["/bin/echo"], Cmd=["a  b", "$c"]).config
+    Reenacted(name, engine, config).run("image", [])
+    assert shell(engine.seen[0][0]) == "a  b $c\n"
+
+
+def test_apptainer_evaluates_its_arguments_as_enroot_does_not(tmp_path: Path) -> None:
+    """A known trap of apptainer run; the product's own probes avoid it."""
+    told = {}
+    for name in ("apptainer", "enroot"):
+        engine = Container()
+        config = image(tmp_path / name, Entrypoint=["/bin/echo"]).config
+        Reenacted(name, engine, config).run("image", ["$((6*7))"])
+        told[name] = shell(engine.seen[0][0])
+    assert told == {"apptainer": "42\n", "enroot": "$((6*7))\n"}

@@ -9,7 +9,6 @@ import pytest
 from hpc3build import report
 from hpc3build.facts import Conflict, Fact, Facts, Note, Source, gather
 from hpc3build.facts import vocabulary as voc
-from hpc3build.findings import Finding, Outcome
 from hpc3build.reference import parse
 from hpc3build.rewrite import Result
 
@@ -107,22 +106,6 @@ def test_annotate() -> None:
     assert (document[1]["old_digest"], document[1]["changed"], document[1]["error"]) == (None, False, "gone")
     assert report.annotate_text("r", RESULT, dry_run=False) == "r: sha256:a -> sha256:b\n"
     assert report.annotate_text("r", RESULT, dry_run=True) == "r: sha256:a would become sha256:b\n"
-
-
-@pytest.mark.parametrize(
-    ("outcomes", "verdict"),
-    [((), "CONFORMS"), (("OK", "DEGRADED", "UNKNOWN"), "CONFORMS"), (("OK", "FAILS", "OK"), "FAILS")],
-)
-def test_verdict(outcomes: tuple[str, ...], verdict: str) -> None:
-    findings = [Finding("r", Outcome[name], "m", "do", "k") for name in outcomes]
-    assert report.verdict(findings) == verdict
-    assert report.check_json(findings)["verdict"] == verdict
-    assert report.check_text(findings).endswith(f"\n{verdict}\n")
-
-
-def test_hints_stand_where_something_is_to_do() -> None:
-    shown = report.check_text([Finding("r", Outcome.OK, "fine", "no"), Finding("r", Outcome.FAILS, "bad", "do", "k")])
-    assert "(no)" not in shown and "k: bad (do)" in shown
 
 
 def test_a_document_is_one_json_text() -> None:

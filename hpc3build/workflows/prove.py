@@ -1,0 +1,54 @@
+"""Before an image is published: run it as a job would, and keep what was proven for its annotations."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+from hpc3build import conformance
+from hpc3build.engines import DEFAULT, ENTRY_POINT, Engine, How, Launcher, choose
+from hpc3build.errors import Contradiction
+from hpc3build.facts import Fact, Source
+from hpc3build.facts import vocabulary as voc
+from hpc3build.findings import Outcome
+from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.run import Completed, Runner
+
+
+class _Baked:
+    """A launcher that gives the image the environment which the rewrite is about to bake into its configuration."""
+
+    def __init__(self, launcher: Launcher, env: Mapping[str, str]) -> None:
+        self.name, self.lacks = launcher.name, launcher.lacks
+        self._launcher, self._env = launcher, env
+
+    def prepared(self, image: str) -> AbstractContextManager[str]:
+        return self._launcher.prepared(image)
+
+    def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
+        return self._launcher.run(image, argv, replace(how, env={**self._env, **how.env}))
+
+
+def prove(
+    engine: Engine, image: str, manifest: Manifest, config: ImageConfig, env: Mapping[str, str], runner: Runner
+) -> Iterator[Fact]:
+    """The fact of what the image was seen to do; none where no engine starts anything here.
+
+    Raises Contradiction for an image that does not do what HPC3 asks, which is never published.
+    """
+    launcher: Launcher = engine
+    if ENTRY_POINT in engine.lacks and shutil.which("podman"):
+        launcher = choose("podman", runner)  # both have one store
+    looked_at = conformance.Image(manifest, config.with_env(env))
+    findings = list(conformance.prove(_Baked(launcher, env), image, looked_at))
+    for finding in findings:
+        if finding.outcome is Outcome.FAILS:
+            raise Contradiction(
+                f"the image does not do what HPC3 asks ({finding.rule}, {finding.where}): {finding.message}",
+                hint=f"nothing was published; {finding.hint}",
+            )
+    if claims := conformance.proven(findings):
+        evidence = f"seen under {launcher.name} before it was published"
+        yield Fact(voc.CONFORMANCE, ",".join(claims), Source.FILES, evidence)
