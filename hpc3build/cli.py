@@ -5,26 +5,18 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hpc3build import __version__
+from hpc3build import __version__, cli_annotate
 from hpc3build import options as shared
+from hpc3build.console import Command, Parser
+from hpc3build.console import add_command as _command
+from hpc3build.console import tell as _tell
 from hpc3build.errors import Hpc3BuildError, InputError, ToolError
-
-Command = Callable[[argparse.Namespace], int]
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse with our exit code and form of message."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(InputError.exit_code, f"hpc3build: error: {_visible(message)}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,45 +66,18 @@ def _terminate(number: int, frame: object) -> NoReturn:
     raise _Terminated
 
 
-def _tell(error: Hpc3BuildError) -> int:
-    print(f"hpc3build: error: {_visible(error.message)}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {_visible(error.hint)}", file=sys.stderr)
-    return error.exit_code
-
-
-def _visible(text: str) -> str:
-    """Messages quote what people and images gave: no control character of it reaches the terminal.
-
-    Of line breaks only those stay that our own lists put in front of their indented lines.
-    """
-    text = re.sub(r"\n(?!  )", "\ufffd", text.expandtabs())
-    kept = "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
-    return kept.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8")
-
-
 def _parser() -> argparse.ArgumentParser:
-    common = _Parser(add_help=False)
+    common = Parser(add_help=False)
     group = common.add_argument_group("everywhere")
     group.add_argument("-q", "--quiet", action="store_true", help="say nothing but results and errors")
     group.add_argument("-v", "--verbose", action="store_true", help="say more")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = _Parser(prog="hpc3build", description="HPC container images that describe themselves.")
+    parser = Parser(prog="hpc3build", description="HPC container images that describe themselves.")
     parser.add_argument("--version", action="version", version=f"hpc3build {__version__}")
     parser.set_defaults(command=None, debug=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for add in (_add_render, _add_build, _add_facts, _add_annotate, _add_inspect, _add_check):
+    for add in (_add_render, _add_build, _add_facts, cli_annotate.add, _add_inspect, _add_check):
         add(commands, common)
-    return parser
-
-
-def _command(
-    commands: Any, common: argparse.ArgumentParser, name: str, run: Command, text: str, example: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, parents=[common], help=text, description=text, epilog=f"example: {example}"
-    )
-    parser.set_defaults(run=run)
     return parser
 
 
@@ -173,12 +138,11 @@ def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
 def _build(options: argparse.Namespace) -> int:
     from hpc3build import report
     from hpc3build.engines import choose
-    from hpc3build.reference import parse
     from hpc3build.run import run, run_quietly
     from hpc3build.workflows.build import build
     from hpc3build.workflows.render import render
 
-    target = parse(options.tag)
+    target = shared.reference(options.tag)
     if target.registry == "docker.io" and not options.tag.startswith(("docker://", "docker.io/")):
         raise InputError(
             f"-t {options.tag}: a name without a place",
@@ -227,87 +191,6 @@ def _facts(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_annotate(commands: Any, common: argparse.ArgumentParser) -> None:
-    parser = _command(
-        commands,
-        common,
-        "annotate",
-        _annotate,
-        "rewrite manifests; nothing else moves",
-        "hpc3build annotate oci:out/mpi-hello:1.0 -a org.supercontainers.gpu=none --labels",
-    )
-    parser.add_argument("reference", nargs="+", metavar="REF")
-    parser.add_argument("-a", dest="pairs", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--from", dest="source", metavar="RECIPE|LOCK", help="what is planned there")
-    parser.add_argument("--detect", action="store_true", help="what the evidence inside the image says")
-    parser.add_argument("--remove", action="append", default=[], metavar="KEY")
-    parser.add_argument("--labels", action="store_true", help="write labels too: the image ID changes")
-    parser.add_argument(
-        "--platform",
-        dest="platforms",
-        action="append",
-        default=[],
-        metavar="OS/ARCH[/VARIANT]",
-        help="of an index, these images and their descriptors (default: the index itself, and what tells its images "
-        "apart on their descriptors; no image changes)",
-    )
-    parser.add_argument("--all-children", action="store_true", help="of an index, itself and every image in it")
-    parser.add_argument("--index-only", action="store_true", help="of an index, its own annotations alone")
-    parser.add_argument("--descriptors", action="store_true", help="of an index, its images' descriptors alone")
-    parser.add_argument("--attach", action="store_true", help="write a referrer: the image and its digest stay")
-    parser.add_argument("--expect-digest", metavar="D", help="refuse when the tag names another digest")
-    parser.add_argument("--dry-run", action="store_true", help="say what would change")
-    parser.add_argument("--json", action="store_true")
-    shared.add_registry(parser)
-
-
-def _annotate(options: argparse.Namespace) -> int:
-    from hpc3build import report
-    from hpc3build.reference import parse
-    from hpc3build.rewrite import Platform, Target
-    from hpc3build.run import run
-    from hpc3build.workflows.annotate import Wish, annotate, parse_pairs
-
-    wish = Wish(
-        pairs=parse_pairs(options.pairs),
-        remove=tuple(options.remove),
-        source=options.source,
-        detect=options.detect,
-        labels=options.labels,
-        expect_digest=options.expect_digest,
-        dry_run=options.dry_run,
-        target=Target(
-            platforms=tuple(map(Platform.parse, options.platforms)),
-            all_children=options.all_children,
-            index_only=options.index_only,
-            descriptors=options.descriptors,
-        ),
-        attach=options.attach,
-    )
-    if not (wish.pairs or wish.remove or wish.source or wish.detect):
-        raise InputError("annotate: nothing to write", hint="-a KEY=VALUE, --from, --detect or --remove say what")
-    access = shared.access(options)
-    results: list[tuple[str, Any, str | None]] = []
-    status = 0
-    for text in options.reference:
-        try:
-            result = annotate(parse(text), wish, run, access)
-        except Hpc3BuildError as error:
-            if options.debug:
-                raise
-            status = status or _tell(error)
-            results.append((text, None, error.message))
-            continue
-        results.append((text, result, None))
-        for warning in result.warnings if not options.quiet else ():
-            print(f"hpc3build: warning: {_visible(warning)}", file=sys.stderr)
-        if not options.json:
-            sys.stdout.write(report.annotate_text(text, result, dry_run=options.dry_run))
-    if options.json:
-        sys.stdout.write(report.dumps(report.annotate_json(results)))
-    return status
-
-
 def _add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = _command(
         commands,
@@ -324,11 +207,10 @@ def _add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _inspect(options: argparse.Namespace) -> int:
     from hpc3build import report
-    from hpc3build.reference import parse
     from hpc3build.run import run
     from hpc3build.workflows.inspect import inspect
 
-    found = inspect(parse(options.reference), run, shared.access(options))
+    found = inspect(shared.reference(options.reference), run, shared.access(options))
     sys.stdout.write(report.dumps(report.inspect_json(found)) if options.json else report.inspect_text(found))
     return 0
 
@@ -365,13 +247,12 @@ def _add_check(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from hpc3build import report, report_check
-    from hpc3build.reference import parse
     from hpc3build.run import run
     from hpc3build.workflows.check import check
     from hpc3build.workflows.render import write_atomically
 
     checked = check(
-        parse(options.reference),
+        shared.reference(options.reference),
         tuple(options.engines),
         run,
         shared.access(options),

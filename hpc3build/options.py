@@ -57,6 +57,42 @@ def secret(text: str) -> tuple[str, Path]:
     return pairs["id"], Path(source)
 
 
+def reference(text: str) -> Any:
+    """A reference, as a person types it. Raises BadReference, also where a path was meant."""
+    from hpc3build.errors import BadReference
+    from hpc3build.reference import DOCKER, parse
+
+    path = Path(text)
+    if not text.startswith(("docker:", "oci:", "oci-archive:")) and len(text) < 4096:
+        head, colon, tag = text.rpartition(":")
+        for path, tail in ((Path(text), ""), (Path(head), colon + tag)):
+            what = _place_of(path)
+            if what:
+                kind = "an OCI layout" if what == "oci" else "a file"
+                remote = "" if text.startswith((".", "/")) else f"; docker://{text} is the registry's"
+                raise BadReference(
+                    f"{text!r} has no transport, and there is {kind} of this name", hint=f"{what}:{path}{tail}{remote}"
+                )
+    found = parse(text)
+    if found.transport == DOCKER and found.registry == "localhost" and not text.startswith("docker:"):
+        raise BadReference(
+            f"{text!r} has no transport: images of localhost are kept by engines",
+            hint=f"containers-storage:{text} is podman's and buildah's, docker-daemon:{text} docker's; "
+            f"docker://{text} is that of a registry on this machine",
+        )
+    return found
+
+
+def _place_of(path: Path) -> str:
+    """The transport of a path that holds images, else empty."""
+    try:
+        if (path / "oci-layout").is_file():
+            return "oci"
+        return "oci-archive" if path.is_file() else ""
+    except (OSError, ValueError):
+        return ""
+
+
 def add_registry(parser: argparse.ArgumentParser) -> None:
     """How registries are reached, for commands that read references."""
     group = parser.add_argument_group(

@@ -6,10 +6,12 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hpc3build.facts import Facts
+from hpc3build.reference import parse
 from hpc3build.rewrite import Result
 from hpc3build.workflows.inspect import Inspected
 
@@ -98,21 +100,78 @@ def annotate_json(results: Sequence[tuple[str, Result | None, str | None]]) -> d
                 "converted": result.converted if result else False,
                 "warnings": list(result.warnings) if result else [],
                 "error": error,
+                "changes": list(result.changes) if result else [],
             }
             for reference, result, error in results
-        ]
+        ],
+        "summary": _counts(results),
     }
 
 
+def annotate_summary(results: Sequence[tuple[str, Result | None, str | None]]) -> str:
+    """One line of several references."""
+    counts = _counts(results)
+    return f"{len(results)} references: " + ", ".join(f"{count} {what}" for what, count in counts.items())
+
+
+def _counts(results: Sequence[tuple[str, Result | None, str | None]]) -> dict[str, int]:
+    failed = sum(error is not None for _, _, error in results)
+    changed = sum(result is not None and result.changed for _, result, _ in results)
+    return {"changed": changed, "unchanged": len(results) - changed - failed, "failed": failed}
+
+
 def annotate_text(reference: str, result: Result, *, dry_run: bool) -> str:
-    """One line a reference."""
+    """One line a reference, and in a dry run what would change."""
     if not result.changed:
         return f"{reference}: unchanged, {result.old_digest}\n"
+    changes = "".join(f"  {plain(change)}\n" for change in result.changes) if dry_run else ""
+    place = "" if str(result.reference) == reference or parse(reference) == result.reference else f" {result.reference}"
     if result.old_digest == result.new_digest:
-        return f"{reference}: {result.old_digest} stays, {'would attach' if dry_run else 'attached'} a referrer\n"
+        done = "would attach" if dry_run else "attached"
+        told = f"{'would be' if dry_run else 'is'} at{place}" if place else f"stays, {done} a referrer"
+        return f"{reference}: {result.old_digest} {told}\n{changes}"
     verb = "would become" if dry_run else "->"
-    changes = "".join(f"  {plain(change)}\n" for change in result.changes)
-    return f"{reference}: {result.old_digest} {verb} {result.new_digest}\n{changes}"
+    return f"{reference}: {result.old_digest} {verb}{place} {result.new_digest}\n{changes}"
+
+
+class Progress:
+    """A bar on standard error while several references are worked on; on a terminal only."""
+
+    WIDTH = 30
+
+    def __init__(self, count: int, *, quiet: bool = False) -> None:
+        self._count = count
+        self._done = self._failed = 0
+        self._shown = count > 1 and not quiet and sys.stderr.isatty()
+        self._draw()
+
+    @contextmanager
+    def step(self, *, failed: bool) -> Iterator[None]:
+        """One is done; what is printed in the block stands above the bar."""
+        self._clear()
+        self._done += 1
+        self._failed += failed
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            self._draw()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._clear()
+        self._shown = False
+
+    def _draw(self) -> None:
+        if self._shown:
+            bar = ("#" * (self.WIDTH * self._done // self._count)).ljust(self.WIDTH, ".")
+            failed = f", {self._failed} failed" if self._failed else ""
+            sys.stderr.write(f"\r[{bar}] {self._done}/{self._count}{failed}")
+            sys.stderr.flush()
+
+    def _clear(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
 
 
 def inspect_json(found: Inspected) -> dict[str, Any]:

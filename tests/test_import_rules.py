@@ -16,7 +16,7 @@ CLOSURE = "frontends.easybuild_closure"  # runs under another Python, beside the
 ONLY = {
     "subprocess": {"run"},
     "oras": {"stores.registry"},
-    "docker": {"engines.docker", "stores.local"},
+    "docker": {"engines.docker", "stores.daemon"},
     "ruamel": {"recipe", "frontends.spack"},
     "jinja2": {"containerfile", "ci", "catalog"},
     "easybuild": set(),
@@ -31,7 +31,7 @@ LAYERS = (
     ["frontends", "engines", "stores", "site"],
     ["rewrite", "match", "containerfile", "conformance", "index", "catalog", "exports", "ci"],
     ["workflows"],
-    ["report", "report_check", "options", "cli", "__main__"],
+    ["report", "report_check", "options", "console", "cli_annotate", "cli", "__main__"],
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 

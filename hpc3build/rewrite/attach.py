@@ -108,7 +108,7 @@ def _subjects(reader: Reader, reference: Reference, named: Manifest, target: Tar
         if not target.chooses(platform := reader.platform(named)):
             raise InputError(f"{reference} is one image, for {platform_name(platform)}: not the platform wished")
         return [named]
-    nodes = list(reader.tree(named, compare=False).walk())
+    nodes = list(reader.tree(named).walk())
     chosen = {node.manifest.digest: node.manifest for node in nodes if node.chosen and node.manifest is not None}
     if not chosen:
         raise InputError(f"{reference} has no image for {', '.join(map(str, target.platforms)) or 'any platform'}")

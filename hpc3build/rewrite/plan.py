@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from hpc3build.errors import Contradiction, InputError, StoreError, TagMoved
@@ -12,27 +13,31 @@ from hpc3build.facts import vocabulary as voc
 from hpc3build.jsonread import EMPTY
 from hpc3build.oci import ImageConfig, Manifest
 from hpc3build.reference import Reference
-from hpc3build.rewrite.survey import survey
+from hpc3build.rewrite import survey
 from hpc3build.rewrite.target import DEFAULT, Target, for_descriptors
 from hpc3build.rewrite.tree import Edit, Fold, Node, Reader, is_absence, touches
 from hpc3build.stores import Store
-from hpc3build.stores.referrers import is_about_another
+from hpc3build.stores.referrers import About, is_about_another
 
-Policy = Literal["keep", "refuse", "ignore"]
+Policy = Literal["keep", "move", "refuse", "ignore"]
 
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A plan. ``manifests`` are pairs of an old digest and its new manifest, children first; the last one is tagged.
+    """A plan. ``manifests`` are pairs of an old and a new manifest, children first; the last one is tagged.
 
-    ``tag`` is None where an untagged image is rewritten: its successor is untagged too.
+    ``tag`` is None where an untagged image is rewritten: its successor is untagged too. ``old`` is what the reference
+    names. ``configs`` are pairs of an image's old configuration and its new one. ``referrers`` follow the images that
+    they are about. ``unlabelled`` are keys that images say in annotations, and in no label.
     """
 
     reference: Reference
     tag: str | None
-    old_digest: str
-    manifests: tuple[tuple[str, Manifest], ...] = ()
-    blobs: tuple[bytes, ...] = ()
+    old: Manifest
+    manifests: tuple[tuple[Manifest, Manifest], ...] = ()
+    configs: tuple[tuple[ImageConfig, ImageConfig], ...] = ()
+    referrers: tuple[tuple[Manifest, Manifest], ...] = ()
+    unlabelled: tuple[str, ...] = ()
     converted: bool = False
     warnings: tuple[str, ...] = ()
 
@@ -42,9 +47,24 @@ class Rewrite:
         return not self.manifests
 
     @property
+    def old_digest(self) -> str:
+        """What the reference names now."""
+        return self.old.digest
+
+    @property
     def new_digest(self) -> str:
         """What the tag names afterwards."""
-        return self.manifests[-1][1].digest if self.manifests else self.old_digest
+        return self.new.digest
+
+    @property
+    def new(self) -> Manifest:
+        """What the tag names afterwards."""
+        return self.manifests[-1][1] if self.manifests else self.old
+
+    @property
+    def blobs(self) -> tuple[bytes, ...]:
+        """New configurations, each once."""
+        return tuple(dict.fromkeys(new.raw for _, new in self.configs))
 
 
 def plan(
@@ -63,7 +83,8 @@ def plan(
     """Work out what must be written so that the image has these annotations, and labels and variables where given.
 
     ``target`` says what of an index is meant. ``referrers``: what refers to a digest that changes is left where it is
-    with a warning ("keep"), makes the plan fail ("refuse", StoreError) or is not looked for ("ignore").
+    with a warning ("keep"), follows unless it is a signature ("move"), makes the plan fail ("refuse", StoreError) or is
+    not looked for ("ignore").
 
     Raises TagMoved when the image is not ``expect_digest``, Contradiction when a label of an image says otherwise than
     an annotation (rule R10), InputError where ``target`` does not fit the image, and what reading the store raises.
@@ -71,23 +92,26 @@ def plan(
     wish = Wish(annotations, tuple(remove), labels or EMPTY, tuple(remove_labels), env or EMPTY)
     old = read(store, reference, expect_digest)
     work = (_Index if old.is_index else _Image)(store, reference, old, wish, target)
+    work.looks = referrers != "ignore"
     work.run()
+    tag = _tag(store, reference)
     if not work.manifests:
-        return Rewrite(reference, _tag(store, reference), old.digest, warnings=tuple(work.notes))
-    warnings = [*work.notes, *work.warnings]
-    if referrers != "ignore":
-        found = survey(store, [digest for digest, _ in work.manifests])
-        if found and referrers == "refuse":
-            raise StoreError(f"{reference}: {'; '.join(found)}", hint="leave the image as it is: --attach")
-        warnings += found
+        return Rewrite(reference, tag, old, warnings=tuple(work.notes))
+    successors = {before.digest: after for before, after in work.manifests}
+    found = work.surveyed(successors) if work.looks else ()
+    moved = survey.follow(store, found, successors, move=referrers == "move")
+    if found and referrers == "refuse":
+        raise StoreError(f"{reference}: {'; '.join(moved.told)}", hint="leave the image as it is: --attach")
     return Rewrite(
         reference,
-        _tag(store, reference),
-        old.digest,
+        tag,
+        old,
         tuple(work.manifests),
-        tuple(work.blobs.values()),
+        tuple(work.configs.values()),
+        moved.referrers,
+        tuple(sorted(work.unlabelled)),
         work.converted,
-        tuple(warnings),
+        (*work.notes, *work.warnings, *moved.told),
     )
 
 
@@ -131,24 +155,48 @@ class _Work:
 
     def __init__(self, store: Store, reference: Reference, old: Manifest, wish: Wish, target: Target) -> None:
         self.reference, self.old, self.wish, self.target = reference, old, wish, target
+        self.store = store
         self.reader = Reader(store, target)
-        self.manifests: list[tuple[str, Manifest]] = []
-        self.blobs: dict[str, bytes] = {}
+        self.manifests: list[tuple[Manifest, Manifest]] = []
+        self.configs: dict[str, tuple[ImageConfig, ImageConfig]] = {}
+        self.unlabelled: set[str] = set()
         self.converted = False
+        self.looks = False
+        self._survey: Callable[[], tuple[About, ...]] | None = None
         self.notes: list[str] = []
         self.warnings: list[str] = []
 
     def run(self) -> None:
         raise NotImplementedError
 
+    def look(self, digest: str) -> None:
+        """Begin to look for what refers to ``digest``, which will change, while the rest is read."""
+        if self.looks:
+            self._survey = survey.start(self.store, [digest])
+
+    def surveyed(self, digests: Iterable[str]) -> tuple[About, ...]:
+        """What refers to them."""
+        return (self._survey or survey.start(self.store, digests))()
+
+    def stays(self, image: Manifest) -> bool:
+        """Whether an image says all that already, so that nothing more of it need be read."""
+        return not (self.wish.of_config or image.is_docker) and self.says(image.annotations, self.wish.annotations)
+
+    def says(self, annotations: Mapping[str, str], pairs: Mapping[str, str]) -> bool:
+        """Whether nothing is left to do: no configuration is read to compare labels with what is there already."""
+        return not touches((MappingProxyType(dict(pairs.items() - annotations.items())), self.wish.remove), annotations)
+
     def image(self, old: Manifest, where: str) -> Manifest:
         """An image's successor; itself when it says all that already."""
-        config = self._configured(old, where)
-        check_labels(where, self.wish.annotations, config.labels if config else EMPTY)
+        if self.stays(old):
+            return old
         new = old
-        if config is not None and config.digest != old.config.digest:
-            self.blobs[config.digest] = config.raw
-            new = old.with_config(config.digest, len(config.raw))
+        if self.wish.of_config or self.wish.annotations:
+            config = self._configured(old, where)
+            check_labels(where, self.wish.annotations, config.labels if config else EMPTY)
+            if config is not None:
+                self.unlabelled |= self.wish.annotations.keys() - config.labels.keys()
+                new = old.with_config(config.digest, len(config.raw))
         # Without annotations to touch, a Docker image stays one.
         if old.is_docker and touches((self.wish.annotations, self.wish.remove), old.annotations):
             new = new.to_oci()
@@ -158,7 +206,10 @@ class _Work:
     def _configured(self, manifest: Manifest, where: str) -> ImageConfig | None:
         config = self.reader.config(manifest)
         if config is not None:
-            return config.with_labels(self.wish.labels, self.wish.remove_labels).with_env(self.wish.env)
+            new = config.with_labels(self.wish.labels, self.wish.remove_labels).with_env(self.wish.env)
+            if new is not config:
+                self.configs[config.digest] = (config, new)
+            return new
         if self.wish.labels or self.wish.env:
             raise StoreError(f"{where} is no container image ({manifest.config.media_type}): it has no labels")
         return None
@@ -171,10 +222,12 @@ class _Image(_Work):
             raise InputError(f"{self.reference} is one image, no index: {option} means nothing there")
         if self.target.platforms and not self.target.chooses(platform := self.reader.platform(self.old)):
             raise InputError(f"{self.reference} is one image, for {platform_name(platform)}: not the platform wished")
+        if not self.stays(self.old):
+            self.look(self.old.digest)
         new = self.image(self.old, str(self.reference))
         if new.raw == self.old.raw:
             return
-        self.manifests.append((self.old.digest, new))
+        self.manifests.append((self.old, new))
         if self.converted:
             self.warnings.append(
                 f"{self.reference}: Docker's manifest has no place for annotations, so its media types become OCI's; "
@@ -196,7 +249,7 @@ class _Index(_Work):
             )
         pairs = for_descriptors(self.wish.annotations, self.target) if self.target.on_descriptors else EMPTY
         self._check_descriptor_keys(pairs)
-        tree = self.reader.tree(self.old, compare=bool(pairs))
+        tree = self.reader.tree(self.old, compare=lambda entry: not self.says(entry.annotations, pairs))
         chosen = [node for node in tree.walk() if node.chosen]
         if self.target.platforms and not chosen:
             there = sorted(
@@ -222,7 +275,7 @@ class _Index(_Work):
                 continue
             where = str(self.reference.at(node.descriptor.digest))
             if node.manifest is None:
-                if pairs:
+                if not self.says(node.descriptor.annotations, pairs):
                     self.notes.append(f"{where} is not there: its labels could not be compared")
             elif self.target.on_images:
                 if node.manifest.digest not in done:
@@ -263,7 +316,7 @@ class _Index(_Work):
             self.notes.append(f"{self.reference}: not on descriptors, as they tell no images apart: {', '.join(left)}")
 
     def _tell(self, fold: Fold) -> None:
-        lists = [new for old, new in fold.changed.values() if new.is_index and new.media_type != self.old.media_type]
+        lists = [new for _, new in fold.changed.values() if new.is_index and new.media_type != self.old.media_type]
         if self.old.is_docker and lists:
             self.converted = True
         if self.converted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,8 +69,8 @@ class Reader:
         self._configs: dict[str, ImageConfig] = {}
         self._count = 0
 
-    def tree(self, manifest: Manifest, *, compare: bool) -> Node:
-        """An index and the images below it that are meant; with ``compare`` also those whose descriptors are edited.
+    def tree(self, manifest: Manifest, *, compare: Callable[[Descriptor], bool] = lambda _: False) -> Node:
+        """An index and the images below it that are meant, and those whose descriptors ``compare`` chooses.
 
         Raises ImageError where a descriptor lies about what it names, or the nesting is that of no honest image.
         """
@@ -93,7 +93,7 @@ class Reader:
         names = ("os", "architecture", "variant", "os.version")
         return {name: value for name in names if isinstance(value := config.json.get(name), str) and value}
 
-    def _children(self, manifest: Manifest, path: Path, compare: bool) -> tuple[Node, ...]:
+    def _children(self, manifest: Manifest, path: Path, compare: Callable[[Descriptor], bool]) -> tuple[Node, ...]:
         self._count += len(manifest.descriptors)
         if len(path) > MAX_DEPTH or self._count > MAX_NODES:
             raise ImageError(f"{manifest.digest}: more than {MAX_DEPTH} indexes deep, or {MAX_NODES} manifests")
@@ -103,7 +103,7 @@ class Reader:
                 children.append(self._node(entry, (*path, position), compare))
         return tuple(children)
 
-    def _node(self, entry: Descriptor, path: Path, compare: bool) -> Node:
+    def _node(self, entry: Descriptor, path: Path, compare: Callable[[Descriptor], bool]) -> Node:
         if entry.media_type in INDEXES:
             if not self._target.is_deep:
                 return Node(path, None, entry, chosen=True)
@@ -117,7 +117,7 @@ class Reader:
         found = None
         if self._target.on_images:
             found = self._child(entry)
-        elif compare:
+        elif compare(entry):
             try:
                 found = self._child(entry)
             except StoreError as error:  # an index copied without all of its images: its own text can be edited still
@@ -153,7 +153,7 @@ class Fold:
     images: Mapping[Path, Manifest]
     descriptors: Mapping[Path, Edit]
     indexes: Mapping[Path, Edit]
-    changed: dict[str, tuple[str, Manifest]] = field(default_factory=dict)
+    changed: dict[str, tuple[Manifest, Manifest]] = field(default_factory=dict)
     relinked: int = 0
     _renamed: dict[str, str] = field(default_factory=dict)
 
@@ -167,7 +167,7 @@ class Fold:
     def _note(self, old: Manifest, new: Manifest) -> None:
         if new.digest != old.digest:
             self._renamed[old.digest] = new.digest
-            self.changed[new.digest] = (old.digest, new)
+            self.changed[new.digest] = (old, new)
 
     def _new(self, node: Node) -> Manifest | None:
         """What ``node`` becomes, None when it stays."""

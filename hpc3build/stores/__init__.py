@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from hpc3build.errors import StoreError
-from hpc3build.oci import Manifest
+from hpc3build.oci import Descriptor, Manifest
 from hpc3build.reference import ARCHIVE, DOCKER, OCI, STORAGE, Reference
 from hpc3build.run import Runner
 from hpc3build.stores.access import Access
@@ -31,6 +31,9 @@ class Store(Protocol):
     def put_blob(self, content: bytes) -> str:
         """Store a small blob (a configuration) and return its digest."""
 
+    def copy_blob(self, blob: Descriptor, source: Store) -> None:
+        """Bring a blob of any size here from another store, verified; one that is there stays."""
+
     def put_manifest(self, manifest: Manifest, tag: str | None, *, expect: str | None = None) -> None:
         """Store a manifest and move ``tag`` to it; what it points to is there already.
 
@@ -52,18 +55,24 @@ class Store(Protocol):
 
 
 def open_store(
-    reference: Reference, runner: Runner, access: Access | None = None, client: Client | None = None
+    reference: Reference,
+    runner: Runner,
+    access: Access | None = None,
+    client: Client | None = None,
+    *,
+    read_back: bool = False,
 ) -> Store:
     """The store that ``reference`` names.
 
     ``access`` is for registries; a ``client`` of this thread, made with it, shares connections and tokens between them.
+    With ``read_back`` a registry is asked again for what was put.
 
-    Raises StoreError for transports that cannot be used.
+    Raises StoreError for a place that is not there or cannot be reached.
     """
     if reference.transport == DOCKER:
         from hpc3build.stores.registry import Registry
 
-        return Registry(reference, access, runner=runner, client=client)
+        return Registry(reference, access, runner=runner, client=client, read_back=read_back)
     if reference.transport == OCI:
         from hpc3build.stores.layout import Layout
 
@@ -76,10 +85,29 @@ def open_store(
         from hpc3build.stores.local import LocalStore
 
         return LocalStore(reference, runner)
-    raise StoreError(
-        f"{reference}: {reference.transport} images cannot be read or rewritten yet",
-        hint=f"copy it first: skopeo copy {reference} oci:DIR:TAG, then use oci:DIR:TAG",
-    )
+    from hpc3build.stores.daemon import DaemonStore
+
+    return DaemonStore(reference)
+
+
+def open_target(
+    reference: Reference,
+    runner: Runner,
+    access: Access | None = None,
+    client: Client | None = None,
+    *,
+    read_back: bool = False,
+) -> Store:
+    """As ``open_store``, to write an image there: a layout or an archive that is not there yet is made."""
+    if reference.transport == OCI:
+        from hpc3build.stores.layout import Layout
+
+        return Layout.create(reference.name)
+    if reference.transport == ARCHIVE and not Path(reference.name).exists():
+        from hpc3build.stores.new_archive import NewArchive
+
+        return NewArchive(reference.name)
+    return open_store(reference, runner, access, client, read_back=read_back)
 
 
 def read_blob(store: Store, digest: str) -> bytes:

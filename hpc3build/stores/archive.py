@@ -15,13 +15,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from hpc3build import jsonedit
 from hpc3build.errors import ImageError, StoreError
 from hpc3build.evidence.tarheader import BLOCK
-from hpc3build.oci import check_digest, digest_of, verify
-from hpc3build.stores.files import open_regular, replacing, told, verified
+from hpc3build.oci import Descriptor, check_digest, digest_of, verify
+from hpc3build.stores import Store
+from hpc3build.stores.files import Slice, check_size, open_regular, replacing, told, verified
 from hpc3build.stores.indexed import Edit, IndexedStore
 from hpc3build.stores.tagged_index import TaggedIndex
 from hpc3build.stores.tarmap import Member, TarMap, header_block, padded, read_map, resized
@@ -60,7 +61,7 @@ class Archive(IndexedStore):
         member = self._find(digest)
         # A descriptor of its own: a rewrite by rename must not pull the file from under a reader.
         with os.fdopen(os.dup(self._file.fileno()), "rb") as file:
-            yield verified(cast(BinaryIO, _Slice(file, member.offset, member.size)), digest)
+            yield verified(cast(BinaryIO, Slice(file, member.offset, member.size)), digest)
 
     def close(self) -> None:
         """Blobs that no manifest was put for are forgotten."""
@@ -74,6 +75,16 @@ class Archive(IndexedStore):
         digest = digest_of(content)
         self._pending[digest] = content
         return digest
+
+    def copy_blob(self, blob: Descriptor, source: Store) -> None:
+        """See Store; appended at once, and found again only where a manifest names it."""
+        if _blob_name(blob.digest) in self._map.files:
+            return
+        with told(self.path), source.blob(blob.digest) as stream, self._locked() as file:
+            tar = self._read_map(file)
+            if _blob_name(blob.digest) not in tar.files:
+                _append_stream(file, tar.end, blob, stream)
+        self._reopen()
 
     def _publish(self, edit: Edit) -> None:
         with told(self.path), self._locked() as file:
@@ -189,24 +200,6 @@ class Archive(IndexedStore):
 _VERSION = "imageLayoutVersion"
 
 
-class _Slice(io.RawIOBase):
-    """A part of a file, with a position of its own."""
-
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
-        self._file = file
-        self._at = offset
-        self._end = offset + size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = memoryview(buffer)[: max(self._end - self._at, 0)]
-        count = os.preadv(self._file.fileno(), [wanted], self._at) if wanted else 0
-        self._at += count
-        return count
-
-
 def _blob_name(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/', 1)}"
 
@@ -251,13 +244,30 @@ def _append(file: BinaryIO, end: int, members: bytes) -> None:
     _write(file, end + BLOCK, members[BLOCK : 2 * BLOCK])
 
 
+def _append_stream(file: BinaryIO, end: int, blob: Descriptor, stream: BinaryIO) -> None:
+    """As ``_append``, of one blob of any size: its header comes when the whole of it was verified."""
+    first = stream.read(BLOCK)
+    size = len(first)
+    while part := stream.read(1 << 20):
+        _pwrite(file, end + BLOCK + size, part)
+        size += len(part)
+    check_size(blob, size)
+    _write(file, end + BLOCK + max(size, BLOCK), bytes(-size % BLOCK) + _END)
+    _write(file, end, header_block(_blob_name(blob.digest), size))
+    _write(file, end + BLOCK, first.ljust(BLOCK, b"\0") if size else _END)
+
+
 def _write(file: BinaryIO, offset: int, content: bytes) -> None:
     """Write and wait until it is on the disk, so that the order of writes is the order there."""
+    _pwrite(file, offset, content)
+    os.fsync(file.fileno())
+
+
+def _pwrite(file: BinaryIO, offset: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         count = os.pwrite(file.fileno(), view, offset)
         view, offset = view[count:], offset + count
-    os.fsync(file.fileno())
 
 
 def _copy(file: BinaryIO, start: int, end: int, new: BinaryIO) -> None:
@@ -269,7 +279,7 @@ def _copy(file: BinaryIO, start: int, end: int, new: BinaryIO) -> None:
             count = 0
         if not count:
             new.seek(0, os.SEEK_END)
-            shutil.copyfileobj(cast(BinaryIO, _Slice(file, start, end - start)), new, 1 << 20)
+            shutil.copyfileobj(cast(BinaryIO, Slice(file, start, end - start)), new, 1 << 20)
             return
         start += count
     new.seek(0, os.SEEK_END)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from hpc3build.errors import ImageError, StoreError
+from hpc3build.oci import Descriptor
 
 
 class Verifying(io.RawIOBase):
@@ -35,9 +36,33 @@ class Verifying(io.RawIOBase):
         return count
 
 
+class Slice(io.RawIOBase):
+    """A part of a file, with a position of its own."""
+
+    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+        self._file = file
+        self._at = offset
+        self._end = offset + size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = memoryview(buffer)[: max(self._end - self._at, 0)]
+        count = os.preadv(self._file.fileno(), [wanted], self._at) if wanted else 0
+        self._at += count
+        return count
+
+
 def verified(file: BinaryIO, digest: str) -> BinaryIO:
     """A buffered stream of ``file`` whose end is refused when its digest is another."""
     return cast(BinaryIO, io.BufferedReader(Verifying(file, digest), 1 << 18))
+
+
+def check_size(blob: Descriptor, size: int) -> None:
+    """Raise ImageError when a verified blob is not as long as its descriptor says."""
+    if size != blob.size:
+        raise ImageError(f"the blob {blob.digest} has {size} bytes, its descriptor says {blob.size}")
 
 
 def open_regular(path: Path, what: str, *, write: bool = False) -> BinaryIO:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TypeVar
 
 from hpc3build.errors import ImageError, StoreError
 from hpc3build.oci import INDEXES, MANIFESTS, Descriptor, Manifest
 from hpc3build.reference import is_digest
-from hpc3build.stores.referrers import SIGNATURES, artifact_type, fallback_tag, with_referrer
+from hpc3build.stores.referrers import SIGNATURES, About, artifact_type, fallback_tag, with_referrer
 from hpc3build.stores.tagged_index import TaggedIndex, check_tag
 
 #: How many untagged or tagged entries are looked into for a subject of their own.
@@ -83,6 +83,11 @@ class IndexedStore(ABC):
         """See Referrers."""
         tags = self.tags()
         return tuple(tag for ending in SIGNATURES if (tag := fallback_tag(digest) + ending) in tags)
+
+    def survey(self, digests: Iterable[str]) -> tuple[About, ...]:
+        """See Referrers."""
+        found = (About(digest, self.referrers(digest), self.signature_tags(digest)) for digest in digests)
+        return tuple(about for about in found if about.referrers or about.tags)
 
     def list_referrer(self, manifest: Manifest, *, replaces: str | None = None) -> str | None:
         """See Referrers."""

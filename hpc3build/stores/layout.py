@@ -20,8 +20,9 @@ from typing import BinaryIO
 
 from hpc3build import jsonedit
 from hpc3build.errors import ImageError, StoreError
-from hpc3build.oci import OCI_INDEX, check_digest, digest_of
-from hpc3build.stores.files import open_regular, replace_file, sync_folder, told, verified
+from hpc3build.oci import OCI_INDEX, Descriptor, check_digest, digest_of
+from hpc3build.stores import Store
+from hpc3build.stores.files import check_size, open_regular, replace_file, replacing, sync_folder, told, verified
 from hpc3build.stores.indexed import Edit, IndexedStore
 from hpc3build.stores.tagged_index import REF_NAME, TaggedIndex
 
@@ -89,6 +90,17 @@ class Layout(IndexedStore):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(path, content)
         return digest
+
+    def copy_blob(self, blob: Descriptor, source: Store) -> None:
+        """See Store."""
+        path = self.blob_path(blob.digest)
+        with told(path):
+            if path.is_file() and path.stat().st_size == blob.size:
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with source.blob(blob.digest) as stream, replacing(path) as file:
+                shutil.copyfileobj(stream, file, 1 << 20)
+                check_size(blob, file.tell())
 
     def absorb(self, other: Layout) -> None:
         """Move the other layout's blobs here, by rename where the file system allows; index.json is not touched."""

@@ -18,9 +18,10 @@ from types import TracebackType
 from typing import BinaryIO
 
 from hpc3build.errors import ImageError, StoreError, TagMoved, ToolError
-from hpc3build.oci import Manifest, digest_of, verify
+from hpc3build.oci import Descriptor, Manifest, digest_of, verify
 from hpc3build.reference import Reference, is_digest, parse
 from hpc3build.run import Runner, failure, missing
+from hpc3build.stores import Store
 from hpc3build.stores.layout import Layout
 
 _ABSENT = ("does not resolve to an image ID", "identifier is not an image", "image not known", "no such image")
@@ -37,6 +38,7 @@ class LocalStore:
         self._pending: dict[str, bytes] = {}
         self._export: Path | None = None
         self._exported: dict[str, str] = {}
+        self._incoming: Layout | None = None  # of an image that is copied here
         self._name: Reference | None = None
 
     # ---- reading
@@ -84,29 +86,42 @@ class LocalStore:
         self._pending[digest] = content
         return digest
 
+    def copy_blob(self, blob: Descriptor, source: Store) -> None:
+        """See Store; put aside until the manifest that names it is put. skopeo leaves out what the store has."""
+        if self._incoming is None:
+            self._incoming = Layout.create(tempfile.mkdtemp(prefix="hpc3build-", dir=self._scratch))
+        self._incoming.copy_blob(blob, source)
+
     def put_manifest(self, manifest: Manifest, tag: str | None, *, expect: str | None = None) -> None:
         """See Store; without a tag it raises StoreError, as images are kept under names there."""
         if tag is None:
             raise StoreError(
                 f"{self.reference}: containers-storage keeps an image under a name", hint="name the image by its tag"
             )
+        if manifest.is_index:
+            raise StoreError(
+                f"{self.reference}: an index in containers-storage cannot be written or rewritten",
+                hint="buildah manifest push --all NAME oci:DIR:TAG, and annotate it there",
+            )
         image = self._image(tag)
         if expect is not None:
             self._check_unmoved(image, expect)
-        config = self._pending.get(manifest.config.digest)
-        if config is None:
-            config = self._config(self._image(None), manifest)
         with self._folder() as folder:
-            layout = Layout.create(folder)
-            layout.put_blob(config)
+            layout = self._incoming or Layout.create(folder)
+            if self._incoming is None or manifest.config.digest in self._pending:
+                config = self._pending.get(manifest.config.digest)
+                layout.put_blob(self._config(self._image(None), manifest) if config is None else config)
             layout.put_manifest(manifest, _TAG)
-            self._skopeo(image, "copy", "-q", "--preserve-digests", f"oci:{folder}:{_TAG}", str(image))
+            self._skopeo(image, "copy", "-q", "--preserve-digests", f"oci:{layout.path}:{_TAG}", str(image))
         if self.manifest(tag).digest != manifest.digest:
             raise StoreError(f"{image}: skopeo stored another manifest than the one given")
         self._pending.pop(manifest.config.digest, None)
 
     def close(self) -> None:
-        """Remove the exported layers."""
+        """Remove the exported layers, and what came for an image."""
+        if self._incoming is not None:
+            shutil.rmtree(self._incoming.path, ignore_errors=True)
+        self._incoming = None
         if self._export is not None:
             shutil.rmtree(self._export, ignore_errors=True)
         self._export = None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from hpc3build import jsonedit
@@ -16,6 +18,15 @@ from hpc3build.oci import OCI_INDEX, Descriptor, Manifest
 
 SIGNATURES = (".sig", ".att", ".sbom")
 _ABOUT = re.compile(r"sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?")
+
+
+@dataclass(frozen=True)
+class About:
+    """What refers to one manifest: by its subject, and by cosign's tags."""
+
+    digest: str
+    referrers: tuple[Descriptor, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -27,6 +38,9 @@ class Referrers(Protocol):
 
     def signature_tags(self, digest: str) -> tuple[str, ...]:
         """Which of cosign's tags sha256-….sig, .att and .sbom there are for ``digest``."""
+
+    def survey(self, digests: Iterable[str]) -> tuple[About, ...]:
+        """Both of several manifests at once; those that nothing refers to are left out."""
 
     def list_referrer(self, manifest: Manifest, *, replaces: str | None = None) -> str | None:
         """Make a manifest, which has a subject and was put already, findable from it, in the place of ``replaces``.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, BinaryIO, cast
@@ -27,6 +27,7 @@ from hpc3build.stores.connection import Content, Reply
 from hpc3build.stores.credentials import Credentials
 from hpc3build.stores.files import verified
 from hpc3build.stores.login import Challenge, Login, parsed
+from hpc3build.stores.referrers import About
 from hpc3build.stores.refusals import Interrupted, Refusal
 from hpc3build.stores.session import Session
 from hpc3build.stores.transport import AGAIN, Client, Cut
@@ -54,21 +55,20 @@ class Registry:
         self.reference = reference
         self._own = client is None
         self._client = client or Client(access)
+        self._runner = runner
         self._read_back = read_back
         self._listed: set[str] = set()  # manifests with a subject that the registry listed itself
-        self._session = Session(reference, self._client, runner, _token)
+        self.session = Session(reference, self._client, runner, _token)
 
     # ---- reading
 
     def manifest(self, reference: str | None = None) -> Manifest:
         """See Store; None is what the store was opened for."""
         reference = reference or self.reference.digest or self.reference.tag or "latest"
-        named = self._session.named(reference)
-        reply = self._session.ask(
-            "GET", self._session.path("manifests", reference), {"Accept": ACCEPT}, limit=MAX_BYTES
-        )
+        named = self.session.named(reference)
+        reply = self.session.ask("GET", self.session.path("manifests", reference), {"Accept": ACCEPT}, limit=MAX_BYTES)
         if reply.status != 200:
-            raise self._session.refusal("GET", named, reply)
+            raise self.session.refusal("GET", named, reply)
         if len(reply.content) > MAX_BYTES:
             raise ImageError(f"{named}: the manifest is larger than {MAX_BYTES >> 20} MiB")
         for digest in filter(None, (reply.header("Docker-Content-Digest"), is_digest(reference) and reference)):
@@ -89,7 +89,7 @@ class Registry:
     def exists(self, digest: str) -> bool:
         """Whether the repository has the blob."""
         check_digest(digest, str(self.reference))
-        reply = self._session.ask("HEAD", self._session.path("blobs", digest))
+        reply = self.session.ask("HEAD", self.session.path("blobs", digest))
         if reply.status in (200, 404):
             return reply.status == 200
         try:  # some registries refuse HEAD
@@ -102,15 +102,25 @@ class Registry:
 
     def tags(self) -> tuple[str, ...]:
         """See Store. Raises StoreError for a repository that is not there."""
-        return tuple(sorted({name for names in self._session.tag_pages() for name in names}))
+        return tuple(sorted({name for names in self.session.tag_pages() for name in names}))
 
     def referrers(self, digest: str) -> tuple[Descriptor, ...]:
         """See Referrers; by the registry's API, or else the tag that stands in for it."""
-        return registry_referrers.listed(self, self._session, check_digest(digest, str(self.reference)))
+        return registry_referrers.listed(self, self.session, check_digest(digest, str(self.reference)))
 
     def signature_tags(self, digest: str) -> tuple[str, ...]:
         """See Referrers."""
-        return registry_referrers.signature_tags(self, self._session, check_digest(digest, str(self.reference)))
+        return registry_referrers.signature_tags(self, self.session, check_digest(digest, str(self.reference)))
+
+    def survey(self, digests: Iterable[str]) -> tuple[About, ...]:
+        """See Referrers; mostly two requests, which do not wait for each other."""
+        return registry_referrers.survey(self, self.session, tuple(digests))
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[Registry]:
+        """The same repository over connections of its own, for another thread."""
+        with self._client.beside() as client:
+            yield Registry(self.reference, runner=self._runner, client=client)
 
     def list_referrer(self, manifest: Manifest, *, replaces: str | None = None) -> str | None:
         """See Referrers; a registry that answered OCI-Subject to the PUT lists by itself."""
@@ -132,14 +142,14 @@ class Registry:
         location = self._begin(check_digest(digest, str(self.reference)), repository)
         if location is not None:
             with contextlib.suppress(StoreError):
-                self._session.send("DELETE", location, write=True, once=True)
+                self.session.send("DELETE", location, write=True, once=True)
         return location is None
 
     def copy_blob(self, blob: Descriptor, source: Store) -> None:
         """Bring a blob here: mounted where it lies in this registry, else streamed; one that is there stays."""
         if self.exists(blob.digest):
             return
-        near = isinstance(source, Registry) and source._session.base == self._session.base
+        near = isinstance(source, Registry) and source.session.base == self.session.base
         repository = source.reference.name if isinstance(source, Registry) and near else None
         self._upload(blob.digest, blob.size, lambda: source.blob(blob.digest), repository)
 
@@ -164,9 +174,9 @@ class Registry:
                 raise _moved(named, now, expect)
             return now == manifest.digest
 
-        path = self._session.path("manifests", where)
+        path = self.session.path("manifests", where)
         began = time.monotonic()
-        reply = self._session.send("PUT", path, headers, manifest.raw, write=True, before_again=done)
+        reply = self.session.send("PUT", path, headers, manifest.raw, write=True, before_again=done)
         if reply is not None:
             self._check_written(named, manifest, reply, expect)
         if self._read_back:
@@ -195,8 +205,8 @@ class Registry:
 
     def _current(self, tag: str, *, write: bool) -> tuple[str | None, str]:
         """Digest and ETag of what ``tag`` names."""
-        path = self._session.path("manifests", tag)
-        reply = self._session.send("HEAD", path, {"Accept": ACCEPT}, write=write)
+        path = self.session.path("manifests", tag)
+        reply = self.session.send("HEAD", path, {"Accept": ACCEPT}, write=write)
         if reply is not None and reply.status == 404:
             return None, ""
         digest = reply.header("Docker-Content-Digest") if reply is not None and reply.status == 200 else ""
@@ -213,7 +223,7 @@ class Registry:
         """The ETag for If-Match of a tag that is still what it was."""
         digest, etag = self._current(tag, write=True)
         if digest != expect:
-            raise _moved(self._session.named(tag), digest, expect)
+            raise _moved(self.session.named(tag), digest, expect)
         return etag or f'"{expect}"'
 
     def _check_written(self, named: Reference, manifest: Manifest, reply: Reply, expect: str | None) -> None:
@@ -223,7 +233,7 @@ class Registry:
             told = ""
             if reply.status in (400, 413) and manifest.size > _ALMOST:
                 told = f"perhaps for its size of {manifest.size} bytes: many registries take less than 4 MiB"
-            raise self._session.refusal("PUT", named, reply, told)
+            raise self.session.refusal("PUT", named, reply, told)
         digest = reply.header("Docker-Content-Digest")
         if not digest:  # else the answer itself is the check, and saves a request
             digest = self.current(named.tag or manifest.digest, write=True) or "nothing"
@@ -237,9 +247,9 @@ class Registry:
 
     def _open(self, digest: str, position: int) -> Reply:
         headers = {"Range": f"bytes={position}-"} if position else {}
-        reply = self._session.send("GET", self._session.path("blobs", digest), headers, stream=True)
+        reply = self.session.send("GET", self.session.path("blobs", digest), headers, stream=True)
         if reply is None or reply.status not in (200, 206):
-            raise self._session.refusal("GET", self.reference.at(digest), reply)
+            raise self.session.refusal("GET", self.reference.at(digest), reply)
         if position and reply.status == 200:  # the registry gives no parts
             while position and (part := reply.read(min(position, 1 << 18))):
                 position -= len(part)
@@ -250,16 +260,16 @@ class Registry:
 
     def _begin(self, digest: str, repository: str | None) -> str | None:
         """Where to send a blob; None when it was mounted from ``repository``."""
-        path = self._session.path("blobs", "uploads") + "/"
+        path = self.session.path("blobs", "uploads") + "/"
         if repository is not None:
             path += f"?{urlencode({'mount': digest, 'from': repository})}"
         # Sent again after faults: of an upload that is begun twice, one is left to the registry's own cleaning.
-        reply = self._session.send("POST", path, {"Content-Length": "0"}, write=True)
+        reply = self.session.send("POST", path, {"Content-Length": "0"}, write=True)
         if reply is not None and reply.status == 201 and repository is not None:
             return None
         if reply is None or reply.status != 202 or not reply.header("Location"):
-            raise self._session.refusal("POST", self.reference, reply)
-        return self._session.near(reply.header("Location"))
+            raise self.session.refusal("POST", self.reference, reply)
+        return self.session.near(reply.header("Location"))
 
     def _upload(
         self, digest: str, size: int, opened: Callable[[], AbstractContextManager[Content]], source: str | None = None
@@ -274,14 +284,14 @@ class Registry:
                 location += ("&" if "?" in location else "?") + urlencode({"digest": digest})
                 headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
                 with opened() as content:
-                    reply = self._session.send("PUT", location, headers, content, write=True, once=True)
+                    reply = self.session.send("PUT", location, headers, content, write=True, once=True)
             except Interrupted:
                 if attempt == UPLOADS:
                     raise
             if reply is not None and reply.status in _DONE:
                 return
             if reply is not None and (reply.status not in AGAIN | {401, 404, 416} or attempt == UPLOADS):
-                raise self._session.refusal("PUT", self.reference.at(digest), reply)
+                raise self.session.refusal("PUT", self.reference.at(digest), reply)
             self._client.sleep(self._client.pause(attempt, reply))
             if self.exists(digest):
                 return

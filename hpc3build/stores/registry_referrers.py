@@ -5,11 +5,13 @@ Source: distribution-spec 1.1, "Listing Referrers" and "Referrers Tag Schema".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hpc3build.errors import ImageError, TagMoved
 from hpc3build.oci import OCI_INDEX, Descriptor, Manifest
-from hpc3build.stores.referrers import SIGNATURES, fallback_tag, with_referrer
+from hpc3build.stores.beside import Later
+from hpc3build.stores.referrers import SIGNATURES, About, fallback_tag, with_referrer
 from hpc3build.stores.refusals import Refusal
 from hpc3build.stores.transport import origin
 
@@ -24,32 +26,69 @@ _REAL = frozenset({401, 403, 408, 429, 500, 502, 503, 504})
 
 def listed(registry: Registry, session: Session, digest: str) -> tuple[Descriptor, ...]:
     """Descriptors of the referrers of ``digest``, none where there are none."""
-    found: list[Descriptor] = []
-    lacking = session.client.lacking_referrers
-    if origin(session.base) not in lacking:
-        for reply in session.pages(f"referrers/{digest}", accept=OCI_INDEX):
-            if reply.status in _REAL:
-                raise session.refusal("GET", registry.reference, reply)
-            if reply.status != 200:
-                lacking.add(origin(session.base))
-                break
-            found += Manifest.parse(reply.content, OCI_INDEX).descriptors
-        else:
-            return tuple(found)
-    stand_in = _list(registry, fallback_tag(digest))
-    return stand_in.descriptors if stand_in else ()
+    found = _by_api(registry, session, digest)
+    return _by_tag(registry, digest) if found is None else found
 
 
 def signature_tags(registry: Registry, session: Session, digest: str) -> tuple[str, ...]:
     """cosign's tags for ``digest``: one request where all tags fit a page, else one for each."""
-    tags = [fallback_tag(digest) + ending for ending in SIGNATURES]
+    return _signatures(registry, digest, _all_tags(registry, session))
+
+
+def survey(registry: Registry, session: Session, digests: Sequence[str]) -> tuple[About, ...]:
+    """Referrers and cosign's tags. The list of tags is asked for beside the API; where that is lacking, it also tells
+    whether there is a tag that stands in."""
+
+    def list_tags() -> list[str] | None:
+        with registry.beside() as other:
+            return _all_tags(other, other.session)
+
+    later = Later(list_tags)
+    by_api = [_by_api(registry, session, digest) for digest in digests]
+    tags = later.result()
+    told = []
+    for digest, found in zip(digests, by_api, strict=True):
+        if found is None:
+            found = _by_tag(registry, digest) if tags is None or fallback_tag(digest) in tags else ()
+        told.append(About(digest, found, _signatures(registry, digest, tags)))
+    return tuple(about for about in told if about.referrers or about.tags)
+
+
+def _by_api(registry: Registry, session: Session, digest: str) -> tuple[Descriptor, ...] | None:
+    """None where the registry lacks the API."""
+    found: list[Descriptor] = []
+    lacking = session.client.lacking_referrers
+    if origin(session.base) in lacking:
+        return None
+    for reply in session.pages(f"referrers/{digest}", accept=OCI_INDEX):
+        if reply.status in _REAL:
+            raise session.refusal("GET", registry.reference, reply)
+        if reply.status != 200:
+            lacking.add(origin(session.base))
+            return None
+        found += Manifest.parse(reply.content, OCI_INDEX).descriptors
+    return tuple(found)
+
+
+def _by_tag(registry: Registry, digest: str) -> tuple[Descriptor, ...]:
+    stand_in = _list(registry, fallback_tag(digest))
+    return stand_in.descriptors if stand_in else ()
+
+
+def _all_tags(registry: Registry, session: Session) -> list[str] | None:
+    """None where they do not fit a page, and where the registry does not list them to everybody who may read them."""
     try:
         pages = session.tag_pages()
         names = next(pages)
-        if next(pages, None) is None:
-            return tuple(tag for tag in tags if tag in names)
-    except (ImageError, Refusal):  # not every registry lists tags to everybody who may read them
-        pass
+        return names if next(pages, None) is None else None
+    except (ImageError, Refusal):
+        return None
+
+
+def _signatures(registry: Registry, digest: str, names: list[str] | None) -> tuple[str, ...]:
+    tags = [fallback_tag(digest) + ending for ending in SIGNATURES]
+    if names is not None:
+        return tuple(tag for tag in tags if tag in names)
     return tuple(tag for tag in tags if registry.current(tag) is not None)
 
 

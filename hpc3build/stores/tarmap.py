@@ -54,8 +54,8 @@ def read_map(file: BinaryIO, name: str) -> TarMap:
 
 def header_block(name: str, size: int) -> bytes:
     """A ustar header of a regular file: owner 0, time 0, so that the same input gives the same bytes."""
-    if len(name.encode()) > 100 or size >= 8**11:
-        raise ValueError(f"{name} of {size} bytes does not fit a ustar header")
+    if len(name.encode()) > 100:
+        raise ValueError(f"{name} does not fit a ustar header")
     block = bytearray(BLOCK)
     fields = ((0, name.encode()), (100, b"0000644\0"), (108, b"0000000\0"), (116, b"0000000\0"))
     for at, text in (*fields, (136, b"00000000000\0"), (156, b"0"), (257, b"ustar\x0000")):
@@ -66,7 +66,8 @@ def header_block(name: str, size: int) -> bytes:
 def resized(header: bytes, size: int) -> bytes:
     """A header block with another size and the checksum for it."""
     block = bytearray(header)
-    block[124:136] = b"%011o\0" % size
+    # From 8 GiB on in base 256, as GNU tar writes it and Go reads it.
+    block[124:136] = b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
     return bytes(block)

@@ -7,9 +7,10 @@ machine only.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
@@ -64,6 +65,8 @@ class Client:
         self.tokens: dict[tuple[object, ...], str] = {}  # kept by login.Login
         self.lacking_referrers: set[Origin] = set()  # registries without the referrers API
         self._observe = observe
+        self._besides: list[Client] = []
+        self._closed = False
         self.sleep = sleep
         self._connections = Connections(self.access, self.limits)
 
@@ -111,8 +114,28 @@ class Client:
             if before_again is not None and before_again():
                 return None
 
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[Client]:
+        """A client for another thread while the block runs: what this one has learnt, over connections of its own."""
+        try:
+            client = self._besides.pop()
+        except IndexError:
+            client = Client(self.access, self.limits, observe=self._observe, sleep=self.sleep)
+        client.tokens.update(self.tokens)
+        client.lacking_referrers = self.lacking_referrers
+        try:
+            yield client
+        finally:
+            if self._closed:
+                client.close()
+            else:
+                self._besides.append(client)
+
     def close(self) -> None:
         """Close the connections and forget the tokens."""
+        self._closed = True
+        while self._besides:
+            self._besides.pop().close()
         self._connections.close()
         self.tokens.clear()
 

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from hpc3build import rewrite
-from hpc3build.errors import InputError, StoreError
+from hpc3build.errors import InputError, StoreError, TagMoved
 from hpc3build.facts import vocabulary as voc
-from hpc3build.oci import digest_of
 from hpc3build.pairs import check_pair
-from hpc3build.recipe import Settings
-from hpc3build.reference import Reference, is_digest
+from hpc3build.recipe import Settings, read_text
+from hpc3build.reference import DAEMON, DOCKER, STORAGE, Reference, is_digest
 from hpc3build.run import Runner
-from hpc3build.stores import Store, open_store
+from hpc3build.stores import Store, open_store, open_target
 from hpc3build.stores.access import Access
 from hpc3build.workflows.describe import describe, facts_of
+
+if TYPE_CHECKING:
+    from hpc3build.stores.transport import Client
+
+#: How often what a moved tag names is read and annotated anew.
+TRIES = 5
+MAX_FACTS = 4 << 20
+#: They look at config.Labels, never at a manifest's annotations.
+LABEL_READERS = "Sarus, Apptainer and Shifter"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
     """What an image is to say: ``pairs`` and ``remove`` of the user, a recipe or lock, evidence from inside.
 
-    ``target`` is what of an index is meant. With ``attach`` a referrer says it, and the image stays as it is.
+    ``target`` is what of an index is meant. With ``attach`` a referrer says it, and the image stays as it is. ``to`` is
+    where the result goes, if elsewhere. ``backup_tag`` goes on naming the old image; empty stands for a name of ours.
     """
 
     pairs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -36,8 +49,14 @@ class Wish:
     dry_run: bool = False
     target: rewrite.Target = rewrite.DEFAULT
     attach: bool = False
+    referrers: rewrite.Policy = "keep"
+    to: Reference | None = None
+    verify: bool = False
+    backup_tag: str | None = None
 
     def __post_init__(self) -> None:
+        if self.attach and (self.to or self.backup_tag is not None):
+            raise InputError("--attach leaves the image as it is: it cannot go with --to and --backup-tag")
         if self.attach and (self.labels or self.remove):
             raise InputError("--attach leaves the image as it is: it cannot go with --labels and --remove")
 
@@ -75,63 +94,158 @@ def check_key(key: str) -> None:
             raise InputError(f"{key} is not a key of the vocabulary", hint=f"did you mean {near[0]}?")
 
 
-def annotate(reference: Reference, wish: Wish, runner: Runner, access: Access | None = None) -> rewrite.Result:
-    """Plan and, unless it is a dry run, write. Raises InputError, and what planning and the store raise."""
+def prepare(wish: Wish, runner: Runner) -> Wish:
+    """The wish with what ``source`` says, read once for all references. Raises InputError."""
     if wish.expect_digest is not None and not is_digest(wish.expect_digest):
         raise InputError(
             f"--expect-digest {wish.expect_digest}: not a digest", hint="sha256: and 64 hexadecimal digits"
         )
     for key in wish.remove:
         check_pair(key, "")
-    with open_store(reference, runner, access) as store:
+    if wish.source is None:
+        return wish
+    said = facts_document(Path(wish.source))
+    if said is None:
+        said = facts_of(wish.source, Settings(), runner)[1].annotations()
+    return replace(wish, pairs=MappingProxyType({**said, **wish.pairs}), source=None)
+
+
+def facts_document(path: Path) -> dict[str, str] | None:
+    """The annotations of what ``facts --json`` wrote, checked pair by pair; None for any other file."""
+    if path.suffix != ".json" or not path.is_file():
+        return None
+    try:
+        document = json.loads(read_text(path, MAX_FACTS, "a facts document"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict) or not {"facts", "annotations"} <= set(document):
+        return None
+    pairs = document["annotations"]
+    if not isinstance(pairs, dict) or not all(isinstance(value, str) for value in pairs.values()):
+        raise InputError(f"{path}: annotations: expected pairs of texts", hint="hpc3build facts --json writes it")
+    try:
+        return dict(parse_pair(f"{key}={value}") for key, value in pairs.items())
+    except InputError as error:
+        raise InputError(f"{path}: {error.message.removeprefix('-a ')}", hint=error.hint) from error
+
+
+def annotate(
+    reference: Reference, wish: Wish, runner: Runner, access: Access | None = None, client: Client | None = None
+) -> rewrite.Result:
+    """Plan and, unless it is a dry run, write. Raises InputError, and what planning and the store raise.
+
+    Where the tag moved meanwhile, what it names now is read and annotated instead, a few times; then TagMoved is
+    raised. With ``expect_digest`` it is raised at once.
+    """
+    wish = prepare(wish, runner)
+    for _ in range(TRIES - 1 if wish.expect_digest is None else 0):
+        with contextlib.suppress(TagMoved):
+            return _annotate(reference, wish, runner, access, client)
+    return _annotate(reference, wish, runner, access, client)
+
+
+def _annotate(
+    reference: Reference, wish: Wish, runner: Runner, access: Access | None, client: Client | None
+) -> rewrite.Result:
+    with open_store(reference, runner, access, client, read_back=wish.verify) as store:
         pairs: dict[str, str] = {}
         if wish.detect:
             pairs |= describe(store, reference, labels=False).facts.annotations()
-        if wish.source:
-            _, facts = facts_of(wish.source, Settings(), runner)
-            pairs |= facts.annotations()
         pairs |= wish.pairs
         if pairs and any(key in voc.BY_NAME for key in pairs):
             pairs.setdefault(voc.VOCABULARY.name, voc.VERSION)
         if wish.attach:
             return _attach(store, reference, wish, pairs)
+        place = wish.to or reference
+        kept = pairs if not pairs or keeps_annotations(place, wish) else {}
         plan = rewrite.plan(
             store,
             reference,
-            annotations=pairs,
-            remove=wish.remove,
+            annotations=kept,
+            remove=wish.remove if kept or not pairs else (),
             labels=pairs if wish.labels else None,
             remove_labels=wish.remove if wish.labels else (),
             expect_digest=wish.expect_digest,
             target=wish.target,
+            referrers=wish.referrers,
         )
-        if reference.transport == "containers-storage" and any(new.is_index for _, new in plan.manifests):
-            raise StoreError(
-                f"{reference} is an index, and an index in containers-storage cannot be rewritten",
-                hint="buildah manifest push --all NAME oci:DIR:TAG, and annotate it there",
-            )
-        if not wish.dry_run:
-            return rewrite.apply(store, plan)
-        would = (*map(digest_of, plan.blobs), *(manifest.digest for _, manifest in plan.manifests))
-        return rewrite.Result(
-            reference,
-            plan.old_digest,
-            plan.new_digest,
-            not plan.is_empty,
-            would,
-            plan.converted,
-            plan.warnings,
-            tuple(_changes(store, plan)),
-        )
+        plan = replace(plan, warnings=(*plan.warnings, *_about_labels(plan, place)))
+        _check_place(plan, place)
+        backup = _backup_tag(plan, wish, place)
+        if wish.dry_run:
+            return _would(plan, place)
+        verify = wish.verify and place.transport not in (DOCKER, DAEMON)  # whose stores look themselves
+        if wish.to is None:
+            return rewrite.apply(store, plan, backup_tag=backup, verify=verify)
+        if _same_place(reference, wish.to):
+            return rewrite.transfer(store, store, plan, wish.to, backup_tag=backup, verify=verify)
+        with open_target(wish.to, runner, access, client, read_back=wish.verify) as target:
+            return rewrite.transfer(store, target, plan, wish.to, backup_tag=backup, verify=verify)
 
 
-def _changes(store: Store, plan: rewrite.Rewrite) -> Iterator[str]:
-    """What a dry run would change, a line each."""
-    for digest, new in plan.manifests:
-        old = store.manifest(digest).annotations
-        for key in sorted({*old, *new.annotations}):
-            if old.get(key) != new.annotations.get(key):
-                yield f"{digest[:19]}: {key}: {old.get(key)!r} would become {new.annotations.get(key)!r}"
+def keeps_annotations(place: Reference, wish: Wish) -> bool:
+    """Whether annotations can be kept there. Raises StoreError where they cannot and no labels are wished."""
+    if place.transport != DAEMON:
+        return True
+    if not wish.labels:
+        raise StoreError(
+            f"{place}: docker's own store keeps no annotations",
+            hint="push it and annotate it in the registry, or write labels instead: --labels (the image ID changes)",
+        )
+    return False
+
+
+def _about_labels(plan: rewrite.Rewrite, place: Reference) -> Iterator[str]:
+    if plan.manifests:
+        if place.transport == DAEMON:
+            yield f"{place}: docker's own store keeps no annotations: labels alone are written"
+        elif plan.unlabelled:
+            count = len(plan.unlabelled)
+            told = ", ".join(plan.unlabelled[:3]) + (f" and {count - 3} more" if count > 3 else "")
+            yield f"{place}: no label says {told}: {LABEL_READERS} read labels only; --labels writes them, too"
+
+
+def _check_place(plan: rewrite.Rewrite, place: Reference) -> None:
+    if place.transport in (STORAGE, DAEMON) and plan.new.is_index:
+        raise StoreError(
+            f"{place}: an index in {place.transport} cannot be written or rewritten",
+            hint="buildah manifest push --all NAME oci:DIR:TAG, and annotate it there",
+        )
+    if place.digest is not None and place.tag is None and place != plan.reference:
+        raise InputError(f"--to {place}: a digest cannot be chosen", hint="name a tag")
+
+
+def _backup_tag(plan: rewrite.Rewrite, wish: Wish, place: Reference) -> str | None:
+    if wish.backup_tag is None:
+        return None
+    if place.transport == STORAGE and not plan.configs and plan.manifests:
+        raise StoreError(
+            f"{place}: names of one image share its manifest in containers-storage, so no tag could keep the old one",
+            hint="--receipt FILE keeps it, and annotate --undo FILE brings it back",
+        )
+    return wish.backup_tag or f"{(place.tag or 'untagged')[:100]}-before-{plan.old_digest.partition(':')[2][:12]}"
+
+
+def _would(plan: rewrite.Rewrite, place: Reference) -> rewrite.Result:
+    written = rewrite.would(plan)
+    changed = bool(written) or place != plan.reference
+    return rewrite.Result(
+        place,
+        plan.old_digest,
+        plan.new_digest,
+        changed,
+        written,
+        plan.converted,
+        plan.warnings,
+        tuple(rewrite.changes(plan)),
+    )
+
+
+def _same_place(one: Reference, other: Reference) -> bool:
+    """Whether both are in one repository or layout."""
+    if one.is_path and other.transport == one.transport:
+        return Path(one.name).resolve() == Path(other.name).resolve()
+    return (one.transport, one.registry, one.name) == (other.transport, other.registry, other.name) and not one.image_id
 
 
 def _attach(store: Store, reference: Reference, wish: Wish, pairs: Mapping[str, str]) -> rewrite.Result:

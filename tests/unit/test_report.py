@@ -102,10 +102,11 @@ def test_annotate() -> None:
         "converted": True,
         "warnings": ["careful"],
         "error": None,
+        "changes": [],
     }
     assert (document[1]["old_digest"], document[1]["changed"], document[1]["error"]) == (None, False, "gone")
-    assert report.annotate_text("r", RESULT, dry_run=False) == "r: sha256:a -> sha256:b\n"
-    assert report.annotate_text("r", RESULT, dry_run=True) == "r: sha256:a would become sha256:b\n"
+    assert report.annotate_text("oci:x:1", RESULT, dry_run=False) == "oci:x:1: sha256:a -> sha256:b\n"
+    assert report.annotate_text("oci:x:1", RESULT, dry_run=True) == "oci:x:1: sha256:a would become sha256:b\n"
 
 
 def test_a_document_is_one_json_text() -> None:

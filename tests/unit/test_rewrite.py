@@ -156,14 +156,16 @@ def test_order_of_writing(tmp_path: Path) -> None:
     one = make_layout(tmp_path, LAYERS)
     two = one.with_annotations({"a": "b"})
     store = Recorder(tmp_path)
-    rewrite = Rewrite(parse(f"oci:{tmp_path}"), "latest", one.digest, ((two.digest, one), (one.digest, two)), (b"{}",))
+    config = ImageConfig.parse(read_blob(store, one.config.digest))
+    new = config.with_labels({"a": "b"})
+    rewrite = Rewrite(parse(f"oci:{tmp_path}"), "latest", one, ((two, one), (one, two)), ((config, new),))
     result = apply(store, rewrite)
     assert store.calls == [
-        ("blob", digest_of(b"{}"), None),
+        ("blob", new.digest, None),
         (one.digest, None, None),
         (two.digest, "latest", one.digest),
     ]
-    assert result.written == (digest_of(b"{}"), one.digest, two.digest) and result.new_digest == two.digest
+    assert result.written == (new.digest, one.digest, two.digest) and result.new_digest == two.digest
 
 
 def test_artifacts_have_annotations_but_no_labels(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_basic(fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """The realm is only a name: oras-py's token backend would send the password there."""
     fake.basic = (USER, PASSWORD)
     with opened(fake) as store:
-        monkeypatch.setattr(store._session._login, "_token", None)
+        monkeypatch.setattr(store.session._login, "_token", None)
         new = annotate(store)
     assert fake.raw("latest") == new.raw
     assert [request.status for request in fake.requests] == [401, 200, 200, 200, 201]

@@ -1,0 +1,50 @@
+"""What all commands of the command line share: how options are declared, and how errors are told."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from hpc3build.errors import Hpc3BuildError, InputError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our exit code and form of message."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(InputError.exit_code, f"hpc3build: error: {visible(message)}\n")
+
+
+def add_command(
+    commands: Any, common: argparse.ArgumentParser, name: str, run: Command, text: str, example: str
+) -> argparse.ArgumentParser:
+    """A command with its one-line description and a real example."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, parents=[common], help=text, description=text, epilog=f"example: {example}"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def tell(error: Hpc3BuildError) -> int:
+    """Message and hint on stderr; returns the exit code."""
+    print(f"hpc3build: error: {visible(error.message)}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {visible(error.hint)}", file=sys.stderr)
+    return error.exit_code
+
+
+def visible(text: str) -> str:
+    """Messages quote what people and images gave: no control character of it reaches the terminal.
+
+    Of line breaks only those stay that our own lists put in front of their indented lines.
+    """
+    text = re.sub(r"\n(?!  )", "\ufffd", text.expandtabs())
+    kept = "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+    return kept.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8")
