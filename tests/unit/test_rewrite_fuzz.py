@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -186,12 +187,13 @@ def assert_only(old: bytes, new: bytes, *, docker: bool, inside: bool) -> None:
     if docker or inside:
         return
     assert before == after and list(before) == list(after)
-    start = next((at for at, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), len(old))
-    rest = min(len(old), len(new)) - start
-    end = next((at for at in range(rest) if old[len(old) - 1 - at] != new[len(new) - 1 - at]), rest)
-    changed = old[start : len(old) - end]
-    spans = [found.span() for found in re.finditer(rb'"annotations"\s*:\s*(\{[^{}]*\}|null)', old)]
-    assert not changed or any(low <= start and len(old) - end <= high for low, high in spans), changed
+    text, other = old.decode(), new.decode()
+    start = len(os.path.commonprefix([text, other]))  # noqa: RUF071
+    end = len(os.path.commonprefix([text[start:][::-1], other[start:][::-1]]))  # noqa: RUF071
+    changed = text[start : len(text) - end]
+    keys = re.finditer(r'"(?:a|\\u0061)nnotations"\s*:\s*', text)
+    spans = [(key.end(), json.JSONDecoder().raw_decode(text, key.end())[1]) for key in keys]
+    assert not changed or any(low <= start and len(text) - end <= high for low, high in spans), changed
 
 
 def one(dice: random.Random, blobs: dict[str, bytes], kinds: list[Manifest]) -> bool:
