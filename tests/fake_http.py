@@ -202,7 +202,7 @@ def serve(handle: Callable[[Recorded], Answer], certificate: tuple[Path, Path] |
 
         def answer(self) -> None:
             body = self.body()
-            headers = {key.lower(): value for key, value in self.headers.items()}
+            headers = {key.lower(): ", ".join(self.headers.get_all(key, ())) for key in self.headers}
             request = Recorded(self.command, self.path, headers, body)
             answer = handle(request)
             request.status = answer.status

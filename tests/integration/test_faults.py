@@ -79,7 +79,9 @@ class Case:
             sh("skopeo", "copy", *options, f"docker://{self.proxy.upstream}/{self.path}", f"oci:{pulled}:1")
 
     def _index(self, folder: Path) -> Manifest:
-        images = [make_layout(folder, [{n: n.encode()}], architecture=n, tag=None) for n in ("amd64", "arm64")]
+        # Some registries share blobs between repositories: what is there already is not sent.
+        new = {"run": self.path.encode()}
+        images = [make_layout(folder, [{n: b"1", **new}], architecture=n, tag=None) for n in ("amd64", "arm64")]
         platforms = [{"architecture": name, "os": "linux"} for name in ("amd64", "arm64")]
         entries = [descriptor_of(made, platform=where) for made, where in zip(images, platforms, strict=True)]
         said = {"vnd.docker.reference.digest": images[0].digest, "vnd.docker.reference.type": "attestation-manifest"}
@@ -237,7 +239,7 @@ def test_a_registry_that_loses_what_it_took(case: Case, capsys: pytest.CaptureFi
     done = case.annotate()
     assert done in (0, 4)
     if done == 4:
-        assert case.digest == case.index.digest and "400 to PUT" in capsys.readouterr().err
+        assert case.digest == case.index.digest and "to PUT" in capsys.readouterr().err
 
 
 def lost(request: Recorded) -> Answer:
