@@ -22,9 +22,9 @@ from measure import HPC3BUILD, ROOT, Run, have, in_turn, knows, median, run, sho
 
 sys.path.insert(0, str(ROOT))
 
-from tests.images import make_layout  # noqa: E402
-from tests.integration.registries import KINDS, push, running  # noqa: E402
-from tests.proxy import Proxy  # noqa: E402
+from tests.images import make_layout
+from tests.integration.registries import KINDS, push, running
+from tests.proxy import Proxy
 
 #: oci.md of 2026-11, loopback without delay: requests, bytes up and down.
 RECORDED = {
