@@ -58,6 +58,10 @@ class ImageError(Hpc3BuildError):
 
     exit_code = 4
 
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        # What it quotes came from the image, which may hold a media type of megabytes.
+        super().__init__(message if len(message) <= 1200 else f"{message[:800]} … {message[-300:]}", hint=hint)
+
 
 class StoreError(Hpc3BuildError):
     """A place where images lie refuses, or lacks, what is asked for."""

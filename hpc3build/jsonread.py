@@ -1,4 +1,7 @@
-"""Typed access to parsed JSON: the value, or an ImageError that says where something else stands."""
+"""Typed access to parsed JSON: the value, or an ImageError that says where something else stands.
+
+Go writes null for an empty list or map and reads it as one, so images with it are about: null is nothing here, too.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,10 @@ def as_object(value: Any, what: str) -> dict[str, Any]:
 
 
 def get_list(fields: Mapping[str, Any], key: str, what: str) -> list[Any]:
-    """The list under ``key``."""
+    """The list under ``key``, empty when it is null; it must be there."""
     value = fields.get(key)
+    if value is None and key in fields:
+        return []
     if not isinstance(value, list):
         raise ImageError(f"{what}.{key}: {_kind(value)} where a list belongs")
     return value
@@ -46,11 +51,11 @@ def get_texts(fields: Mapping[str, Any], key: str, what: str) -> tuple[str, ...]
     return tuple(values)
 
 
-def get_pairs(fields: Mapping[str, Any], key: str, what: str, *, null: bool = False) -> Mapping[str, str]:
-    """The map of texts under ``key``, empty when it is missing, or null where ``null`` allows that."""
-    if key not in fields or (null and fields[key] is None):
+def get_pairs(fields: Mapping[str, Any], key: str, what: str) -> Mapping[str, str]:
+    """The map of texts under ``key``, empty when it is missing or null; a pair whose value is null says nothing."""
+    if fields.get(key) is None:
         return EMPTY
-    pairs = as_object(fields[key], f"{what}.{key}")
+    pairs = {name: value for name, value in as_object(fields[key], f"{what}.{key}").items() if value is not None}
     for name, value in pairs.items():
         if not isinstance(value, str):
             raise ImageError(f"{what}.{key}[{name!r}]: {_kind(value)} where a text belongs")

@@ -90,7 +90,7 @@ class Descriptor:
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise ImageError(f"{what}: size {size!r} is not a number of bytes")
         platform = None
-        if "platform" in fields:
+        if fields.get("platform") is not None:
             members = as_object(fields["platform"], f"{what}.platform")
             platform = MappingProxyType({key: text for key, text in members.items() if isinstance(text, str)})
         return cls(
@@ -257,7 +257,7 @@ class ImageConfig:
     @cached_property
     def labels(self) -> Mapping[str, str]:
         """``config.Labels``."""
-        return get_pairs(self._run, "Labels", "config.config", null=True)
+        return get_pairs(self._run, "Labels", "config.config")
 
     @cached_property
     def env(self) -> Mapping[str, str]:

@@ -14,8 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MANIFEST = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)")
 BLOB = re.compile(r"/v2/(?P<name>.+)/blobs/(?P<digest>sha(?:256|512):[0-9a-f]+)")
@@ -123,6 +127,63 @@ def ranged(request: Recorded, content: bytes, ranges: bool = True) -> Answer:
     return Answer(206, kind | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}, content[start:])
 
 
+@dataclass
+class _Rule:
+    method: str
+    path: str
+    fault: Fault
+    times: int
+
+
+class Faulty:
+    """A server that records its requests and lets some of them meet a fault; ``right`` answers the others."""
+
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
+        self.requests: list[Recorded] = []
+        self._rules: list[_Rule] = []
+        self._lock = threading.RLock()
+        self._server = serve(self.handle, certificate)
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def fail(self, method: str, path: str, fault: Fault, times: int = 1) -> None:
+        """Let the next requests whose path holds ``path`` meet a fault; -1 times is always."""
+        self._rules.append(_Rule(method, path, fault, times))
+
+    def seen(self) -> list[str]:
+        """The kinds of the requests so far; forgets them."""
+        kinds = [request.kind for request in self.requests]
+        self.requests.clear()
+        return kinds
+
+    def handle(self, request: Recorded) -> Answer:
+        with self._lock:
+            self.requests.append(request)
+            rule = next(
+                (r for r in self._rules if r.method == request.method and r.path in request.path and r.times), None
+            )
+            if rule is not None:
+                rule.times -= 1
+        if rule is not None:
+            return rule.fault(request, lambda: self.right(request))
+        return self.right(request)
+
+    def right(self, request: Recorded) -> Answer:
+        """The answer without faults."""
+        raise NotImplementedError
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -140,8 +201,8 @@ def serve(handle: Callable[[Recorded], Answer], certificate: tuple[Path, Path] |
         disable_nagle_algorithm = True
 
         def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            headers = {key.lower(): value for key, value in self.headers.items()}
+            body = self.body()
+            headers = {key.lower(): ", ".join(self.headers.get_all(key, ())) for key in self.headers}
             request = Recorded(self.command, self.path, headers, body)
             answer = handle(request)
             request.status = answer.status
@@ -165,6 +226,17 @@ def serve(handle: Callable[[Recorded], Answer], certificate: tuple[Path, Path] |
                 self.cut()
             else:
                 self.wfile.write(content)
+
+        def body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            parts = []
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+            return b"".join(parts)
 
         def cut(self) -> None:
             self.close_connection = True

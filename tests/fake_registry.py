@@ -12,9 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-import threading
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +25,7 @@ from tests.fake_http import (
     TAGS,
     UPLOAD,
     Answer,
-    Fault,
+    Faulty,
     Headers,
     Recorded,
     digest_of,
@@ -41,22 +39,14 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 LIMIT = 4 << 20
 
 
-@dataclass
-class _Rule:
-    method: str
-    path: str
-    fault: Fault
-    times: int
-
-
-class FakeRegistry:
+class FakeRegistry(Faulty):
     """The options are attributes and can be changed at any time."""
 
     def __init__(self, *, certificate: tuple[Path, Path] | None = None) -> None:
+        super().__init__(certificate)
         self.blobs: dict[str, dict[str, bytes]] = {}  # repository -> digest -> content
         self.manifests: dict[str, dict[str, tuple[str, bytes]]] = {}
         self.tags: dict[str, dict[str, str]] = {}
-        self.requests: list[Recorded] = []
         self.etag = True
         self.digest_header = True
         self.referrers_api = False
@@ -70,28 +60,8 @@ class FakeRegistry:
         self.bearer: TokenServer | None = None
         self.challenge = ""  # in place of the right one
         self._uploads: dict[str, str] = {}
-        self._rules: list[_Rule] = []
-        self._lock = threading.RLock()
-        self._server = serve(self.handle, certificate)
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> FakeRegistry:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     # ---- for tests
-
-    def fail(self, method: str, path: str, fault: Fault, times: int = 1) -> None:
-        """Let the next requests whose path holds ``path`` meet a fault; -1 times is always."""
-        self._rules.append(_Rule(method, path, fault, times))
 
     def add(self, layout: Path, name: str = NAME) -> None:
         """Everything of a layout, with its tags."""
@@ -121,25 +91,7 @@ class FakeRegistry:
     def raw(self, tag: str, name: str = NAME) -> bytes:
         return self.manifests[name][self.tags[name][tag]][1]
 
-    def seen(self) -> list[str]:
-        """The kinds of the requests so far; forgets them."""
-        kinds = [request.kind for request in self.requests]
-        self.requests.clear()
-        return kinds
-
     # ---- answering
-
-    def handle(self, request: Recorded) -> Answer:
-        with self._lock:
-            self.requests.append(request)
-            rule = next(
-                (r for r in self._rules if r.method == request.method and r.path in request.path and r.times), None
-            )
-            if rule is not None:
-                rule.times -= 1
-        if rule is not None:
-            return rule.fault(request, lambda: self.right(request))
-        return self.right(request)
 
     def right(self, request: Recorded) -> Answer:
         """The answer of a registry without faults."""

@@ -29,6 +29,7 @@ Content = bytes | BinaryIO | None
 MAX_ANSWER = 1 << 20  # of answers that are no manifest and no blob
 _BLOCK = 1 << 18
 _URL = re.compile(r"[!-~]+")
+_HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:\d*)?")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -287,7 +288,10 @@ def redacted(url: str) -> str:
     head = url.partition("#")[0].partition("?")[0]
     place, _, path = head.partition("://")
     host, slash, rest = path.partition("/")
-    return f"{place}://{host.rpartition('@')[2]}{slash}{rest}"[:300] if path else head[:300]
+    host = host.rpartition("@")[2]
+    if not _HOST.fullmatch(host):  # a password without its @, say
+        host = "…"
+    return f"{place}://{host}{slash}{rest}"[:300] if path else head[:300]
 
 
 def told(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.registries import KINDS, running
 from tests.integration.support import MARKERS, RECIPE, ROOT, Built, hpc3build, missing, sh
 
 ENGINE_VARIABLES = ("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "BUILDAH_ISOLATION")
@@ -113,3 +114,12 @@ def _containers() -> set[str]:
     listed = [["buildah", "containers", "--quiet", "--all"], ["podman", "ps", "--all", "--quiet", "--external"]]
     done = [subprocess.run(argv, capture_output=True, text=True, check=False) for argv in listed]
     return {line[:12] for result in done for line in result.stdout.split()}
+
+
+@pytest.fixture(scope="session", params=KINDS or ["docker-registry"])
+def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of each kind of registry that is here."""
+    if not KINDS:
+        pytest.skip("not installed: docker-registry")
+    with running(request.param, tmp_path_factory.mktemp(request.param)) as host:
+        yield host

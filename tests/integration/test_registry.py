@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import socket
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,53 +21,30 @@ from hpc3build.stores.refusals import Refusal
 from hpc3build.stores.registry import Registry
 from hpc3build.stores.transport import Client, Exchange
 from tests.images import make_index, make_layout
+from tests.integration.registries import KINDS, push, running
 from tests.integration.support import missing, sh
 
-REGISTRY = next((name for name in ("docker-registry", "registry") if shutil.which(name)), "")
-pytestmark = [pytest.mark.engine, pytest.mark.skipif(not REGISTRY, reason="not installed: docker-registry")]
+pytestmark = [pytest.mark.engine, pytest.mark.skipif(not KINDS, reason="not installed: docker-registry")]
 
 PAIRS = {"org.opencontainers.image.title": "app"}
 USER, PASSWORD = "alice", "s3cret-5d1c"
 #: htpasswd -nbB alice s3cret-5d1c
 HTPASSWD = "alice:$2y$05$ZxQw6Wuww8k20CIc7PSGLO0ss6UkYHqUH54DBfWKy8NFmRLDhJPlC"
-CONFIG = """\
-version: 0.1
-log: {{level: error, accesslog: {{disabled: true}}}}
-storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
-http: {{addr: "127.0.0.1:{port}"}}
-"""
-
-
-def started(folder: Path, more: str = "") -> Iterator[str]:
-    """A registry on a free port, in plain HTTP."""
-    folder.mkdir(exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    (folder / "config.yml").write_text(CONFIG.format(root=folder / "data", port=port) + more)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([REGISTRY, "serve", str(folder / "config.yml")], stdout=log, stderr=log)
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            assert process.poll() is None, (folder / "log").read_text()
-            time.sleep(0.05)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    yield from started(tmp_path_factory.mktemp("registry"))
+    with running(KINDS[0], tmp_path_factory.mktemp("registry")) as host:
+        yield host
 
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[str]:
     """A registry with a password."""
     (tmp_path / "htpasswd").write_text(f"{HTPASSWD}\n")
-    yield from started(tmp_path / "guarded", f"auth: {{htpasswd: {{realm: basic-realm, path: {tmp_path}/htpasswd}}}}\n")
+    auth = f"auth: {{htpasswd: {{realm: basic-realm, path: {tmp_path}/htpasswd}}}}\n"
+    with running(KINDS[0], tmp_path / "guarded", auth) as host:
+        yield host
 
 
 @pytest.fixture(autouse=True)
@@ -81,18 +54,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     return tmp_path / "home"
-
-
-def push(folder: Path, manifest: Manifest, name: str, access: Access | None = None) -> None:
-    """A layout's image or index, as --to does: blobs, children, then the tag."""
-    with Layout(folder) as source, Registry(parse(name), access) as store:
-        children = manifest.descriptors if manifest.is_index else ()
-        for child in [source.manifest(entry.digest) for entry in children] or [manifest]:
-            for blob in child.descriptors:
-                store.copy_blob(blob, source)
-            if manifest.is_index:
-                store.put_manifest(child, None)
-        store.put_manifest(manifest, parse(name).tag)
 
 
 @pytest.mark.parametrize("docker", [False, True])

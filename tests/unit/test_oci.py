@@ -84,8 +84,8 @@ def _without(document: Any, key: str) -> Any:
         [], 7, None, {}, _without(IMAGE, "schemaVersion"), _without(IMAGE, "config"), _without(IMAGE, "layers"),
         {**IMAGE, "schemaVersion": 1}, {**IMAGE, "schemaVersion": True}, {**IMAGE, "schemaVersion": "2"},
         {**IMAGE, "mediaType": "text/plain"}, {**IMAGE, "mediaType": 3}, {**IMAGE, "manifests": []},
-        {**IMAGE, "layers": None}, {**IMAGE, "layers": {}}, {**IMAGE, "layers": ["x"]},
-        {**IMAGE, "annotations": None}, {**IMAGE, "annotations": []}, {**IMAGE, "annotations": {"a": None}},
+        {**IMAGE, "layers": {}}, {**IMAGE, "layers": ["x"]},
+        {**IMAGE, "annotations": []},
         {**IMAGE, "annotations": {"a": 1}}, {**IMAGE, "config": None}, {**IMAGE, "config": []},
         {**IMAGE, "layers": [{**LAYER, "size": -1}]}, {**IMAGE, "layers": [{**LAYER, "size": 1.5}]},
         {**IMAGE, "layers": [{**LAYER, "size": True}]}, {**IMAGE, "layers": [_without(LAYER, "size")]},
@@ -93,14 +93,27 @@ def _without(document: Any, key: str) -> Any:
         {**IMAGE, "layers": [{**LAYER, "digest": "../../etc/passwd"}]},
         {**IMAGE, "layers": [{**LAYER, "mediaType": ""}]},
         {**IMAGE, "layers": [{**LAYER, "digest": "sha256:" + "G" * 64}]},
-        {**IMAGE, "layers": [{**LAYER, "annotations": None}]},
-        {**IMAGE, "layers": [{**LAYER, "platform": None}]}, {"schemaVersion": 2, "manifests": None},
         {"schemaVersion": 2, "manifests": [None]},
     ],
 )  # fmt: skip
 def test_malformed_manifests(document: Any) -> None:
     with pytest.raises(ImageError):
         Manifest.parse(raw(document))
+
+
+def test_null_is_nothing() -> None:
+    """As Go writes and reads it; the bytes stay all the same."""
+    layer = {**LAYER, "annotations": None, "platform": None}
+    manifest = Manifest.parse(raw({**IMAGE, "annotations": {"a": None, "b": "1"}, "layers": [layer], "subject": None}))
+    assert manifest.annotations == {"b": "1"} and manifest.subject is None
+    assert (manifest.layers[0].annotations, manifest.layers[0].platform) == ({}, None)
+    new = manifest.with_annotations({"c": "2"})
+    assert new.json == {**manifest.json, "annotations": {"a": None, "b": "1", "c": "2"}}
+    assert new.with_annotations({"a": "3"}, ["b"]).json["annotations"] == {"a": "3", "c": "2"}
+    bare = Manifest.parse(raw({**IMAGE, "annotations": None, "layers": None}))
+    assert bare.layers == () and bare.with_annotations({}) is bare
+    assert bare.with_annotations({"c": "2"}).json == {**bare.json, "annotations": {"c": "2"}}
+    assert Manifest.parse(raw({"schemaVersion": 2, "manifests": None})).descriptors == ()
 
 
 def test_the_store_and_the_body_must_agree() -> None:
@@ -176,7 +189,7 @@ def test_config_edits_are_spliced() -> None:
 
 
 RUN_FAULTS: list[Any] = [
-    7, [], {"Labels": []}, {"Labels": {"a": None}}, {"Env": "x"}, {"Env": [1]}, {"Env": {}},
+    7, [], {"Labels": []}, {"Labels": {"a": 1}}, {"Env": "x"}, {"Env": [1]}, {"Env": {}},
     {"Entrypoint": "sh"}, {"Cmd": [None]}, {"User": 0}, {"WorkingDir": []},
 ]  # fmt: skip
 FAULTS: list[Callable[[], Any]] = [
