@@ -32,7 +32,15 @@ class Platform:
 
 
 PLATFORMS = (
-    Platform("cuda", "cuda", frozenset({"cuda", "CUDA"}), voc.CUDA_VERSION, "cuda_arch"),
+    # NVIDIA's SDK bundles CUDA: easyconfigs of NVHPC without -CUDA- in their name have no other.
+    Platform(
+        "cuda",
+        "cuda",
+        frozenset({"cuda", "CUDA"}),
+        voc.CUDA_VERSION,
+        "cuda_arch",
+        carriers=frozenset({"nvhpc", "NVHPC", "nvidia-compilers"}),
+    ),
     Platform("rocm", "rocm", frozenset({"hip", "HIP"}), voc.ROCM_VERSION, "amdgpu_target"),
     Platform(
         "sycl",

@@ -68,9 +68,10 @@ R1 to R7 derive the plan, before anything is built. R8 is decided on the image, 
   when neither toolchain nor run-time closure has any; else it is left to evidence. The version `system` is unknown.
 * **R4** *GPU.* A platform is used when a root is its run time, says so by variant (`+cuda`, `+rocm`, `+sycl`), or
   reaches the run time over link and run edges by a way that is not only through an MPI provider, UCX, libfabric, hwloc
-  or EasyBuild's toolchain. Reached only that way, or under a root that says `~cuda`: left to evidence. No run time in
-  the closure: `none`. The version is the run time's, and two are a conflict. Architectures are the intersection of the
-  sets that packages state (`none` and `auto` are no sets), and an empty one is a conflict; for EasyBuild those of
+  or EasyBuild's toolchain. Reached only that way, under a root that says `~cuda`, or only bundled in something else
+  (CUDA in NVIDIA's HPC SDK, SYCL in Intel's compilers): left to evidence. No run time in the closure: `none`. The
+  version is the run time's, and two are a conflict. Architectures are the intersection of the sets that packages state
+  (`none` and `auto` are no sets), and an empty one is a conflict; for EasyBuild those of
   `--cuda-compute-capabilities`, else the root's own.
 * **R5** *Fabric.* Only the MPI providers in use say something: `fabrics`, `netmod` and `device` with ofi or nemesisofi
   (libfabric), ucx or nemesisucx (ucx), verbs or mrail (verbs), sock or tcp (tcp), psm2 (psm2). Other values say

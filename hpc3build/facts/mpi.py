@@ -50,8 +50,8 @@ PROVIDERS = MappingProxyType(
     }
 )
 
-#: EasyBuild's toolchain classes name NVHPC as their MPI module where HPC-X lies inside the SDK; as a mere compiler it
-#: provides none, so its presence alone says nothing.
+#: EasyBuild's toolchain classes name NVHPC as their MPI module where HPC-X lies inside the SDK; as a mere compiler (its
+#: moduleclass until 24.11) it provides none, so its presence alone says nothing.
 _ONLY_BY_TOOLCHAIN = frozenset({"NVHPC"})
 
 #: ABI family by SONAME. Open MPI 1.7 to 5 counted libmpi.so.1, 12 (1.10), 20, 40; 12 is the MPICH ABI initiative's too,
@@ -115,9 +115,10 @@ def _of_spec(stack: Stack, root: Package) -> Use:
 
 def _of_module(stack: Stack, root: Package) -> Use:
     closure = {package.name: package for package in stack.runtime_closure(root)}
-    if root.is_toolchain or provides(root):
-        own = tuple(package for name, package in closure.items() if provides(package))
-        return Use((root,) if provides(root) else own, ())
+    if provides(root) or (root.is_toolchain and root.name in _ONLY_BY_TOOLCHAIN):
+        return Use((root,), ())
+    if root.is_toolchain:
+        return Use(tuple(package for package in closure.values() if provides(package)), ())
     toolchain = root.toolchain
     if toolchain is None or not toolchain.mpi_modules:
         below = next((package for package in closure.values() if provides(package)), None)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests import closures
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "hpc3build" / "frontends" / "easybuild_closure.py"
-DATA = ROOT / "tests" / "data" / "easybuild"
-RECORDED = sorted(path.name.removesuffix(".json") for path in (DATA / "closures").glob("*.json"))
 # One of each kind: SYSTEM only, CUDA beside foss, two toolchains named NVHPC, Intel MPI.
 QUICK = {
     "bzip2-1.0.8",
@@ -83,10 +83,10 @@ def write(folder: Path, name: str, text: str = "", head: bool = True) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in RECORDED]
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in closures.NAMES]
 )
 def test_recorded_closures_are_reproduced(name: str) -> None:
-    recorded = json.loads((DATA / "closures" / f"{name}.json").read_text())
+    recorded = closures.read(name)
     found = closure("--easyconfig", f"{name}.eb")
     for document in (recorded, found):
         del document["tool"], document["command"]
@@ -95,8 +95,11 @@ def test_recorded_closures_are_reproduced(name: str) -> None:
     assert found == recorded
 
 
-def test_module_set_is_that_of_eb_itself() -> None:
-    name = "HPL-2.3-foss-2025b"
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "HPL-2.3-foss-2025b" else pytest.mark.long) for name in closures.NAMES],
+)
+def test_module_set_is_that_of_eb_itself(name: str) -> None:
     eb, as_root = f"{sys.prefix}/bin/eb", "--allow-use-as-root-and-accept-consequences"
     done = subprocess.run(
         [eb, f"{name}.eb", "--dry-run", "--robot", "--fetch", as_root],
@@ -106,7 +109,7 @@ def test_module_set_is_that_of_eb_itself() -> None:
         check=True,
     )
     listed = {line.split("(module: ")[1].rstrip(")") for line in done.stdout.splitlines() if "(module: " in line}
-    assert listed == {entry["module"] for entry in closure("--easyconfig", f"{name}.eb")["modules"]}
+    assert listed == {entry["module"] for entry in closures.read(name)["modules"]}
 
 
 def test_mpi_hello() -> None:

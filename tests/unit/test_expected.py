@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hpc3build.facts.subjects import of_stack
 from hpc3build.frontends.easybuild import stack_of_closure
 from hpc3build.frontends.spack_lock import VERSIONS, read_lock
 from hpc3build.stack import Stack
+from tests import closures
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 LOCKS = sorted(path.stem for path in (DATA / "spack" / "expected").glob("*.json"))
@@ -29,7 +31,7 @@ def lock(name: str) -> Stack:
 
 
 def closure(name: str, target: str | None = None) -> Stack:
-    return stack_of_closure(load(DATA / "easybuild" / "closures" / f"{name}.json"), target=target)
+    return stack_of_closure(closures.read(name), target=target)
 
 
 def check(found: Facts, expected: Any) -> None:
@@ -69,9 +71,24 @@ def test_a_closure_for_a_target(name: str) -> None:
 
 def test_every_lock_and_closure_has_its_expectation() -> None:
     assert sorted(path.parent.name for path in (DATA / "spack" / "envs").glob("*/spack.lock")) == LOCKS
-    assert sorted(path.stem for path in (DATA / "easybuild" / "closures").glob("*.json")) == CLOSURES
+    assert closures.NAMES == CLOSURES
     assert len(LOCKS) >= 19
-    assert len(CLOSURES) >= 13
+    assert len(CLOSURES) >= 13 + 30
+
+
+def test_every_toolchain_with_easyconfigs_is_among_the_closures() -> None:
+    found = {closures.read(name)["modules"][-1]["toolchain"]["name"] for name in CLOSURES}
+    assert found >= {"foss", "gompi", "intel", "iimpi", "gmpich", "gmpflf", "nvompi", "NVHPC", "nvidia-compilers"}
+    assert found >= {"rompi", "rocm-compilers", "lfoss", "lompi", "lmpich", "lmpflf", "llvm-compilers", "iomkl"}
+    assert found >= {"iompi", "gomkl", "gfbf", "GCC", "GCCcore", "system"}
+
+
+def test_every_closure_has_its_reasoning() -> None:
+    """In the file itself, key by key, or in a line of the README beside it."""
+    readme = (DATA / "easybuild" / "expected" / "README.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\* `(\S+)`: .{20,}", readme, re.MULTILINE)
+    with_why = [name for name in CLOSURES if load(DATA / "easybuild" / "expected" / f"{name}.json").get("why")]
+    assert sorted([*told, *with_why]) == CLOSURES
 
 
 def test_the_locks_are_of_all_versions_that_can_be_read() -> None:
