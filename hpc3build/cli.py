@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hpc3build import __version__
+from hpc3build import __version__, cli_host
 from hpc3build import options as shared
 from hpc3build.errors import Hpc3BuildError, InputError, ToolError
 
@@ -103,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for add in (_add_render, _add_build, _add_facts, _add_annotate, _add_inspect, _add_check):
         add(commands, common)
+    for name, text, example in cli_host.COMMANDS:
+        cli_host.ADD[name](_command(commands, common, name, cli_host.RUN[name], text, example))
     return parser
 
 

@@ -31,7 +31,7 @@ LAYERS = (
     ["frontends", "engines", "stores", "site"],
     ["rewrite", "match", "containerfile", "conformance", "index", "catalog", "exports", "ci"],
     ["workflows"],
-    ["report", "options", "cli", "__main__"],
+    ["report", "report_match", "options", "cli_host", "cli", "__main__"],
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
