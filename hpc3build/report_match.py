@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc3build.findings import Finding, Outcome
-from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.report import plain, table
-from hpc3build.workflows.match import Choice, Judged, bytes_not_downloaded
+
+if TYPE_CHECKING:
+    from hpc3build.host.fingerprint import Fingerprint
+    from hpc3build.workflows.match import Choice, Judged
 
 
 def fingerprint_text(host: Fingerprint) -> str:
@@ -60,7 +62,7 @@ def match_json(choice: Choice) -> dict[str, Any]:
         "deciding": _finding(deciding) if deciding else None,
         "findings": [_finding(finding) for finding in best.match.findings],
         "candidates": len(choice.ranked),
-        "bytes_not_downloaded": bytes_not_downloaded(choice),
+        "bytes_not_downloaded": choice.bytes_not_downloaded,
     }
 
 
@@ -74,7 +76,7 @@ def match_text(choice: Choice, *, verbose: bool) -> str:
         text += plain(f"of {len(choice.ranked)} images the best is {best.candidate.digest}") + "\n"
     if verdict != "RUN" or verbose:
         text += "\n" + findings_text(best.match.findings)
-    saved = bytes_not_downloaded(choice)
+    saved = choice.bytes_not_downloaded
     return text + (f"\n{saved / 1e6:.1f} MB of layers were not downloaded to know this\n" if saved else "")
 
 
@@ -108,7 +110,7 @@ def pick_json(choice: Choice, picked: Judged | None) -> dict[str, Any]:
             }
             for judged in choice.ranked
         ],
-        "bytes_not_downloaded": bytes_not_downloaded(choice),
+        "bytes_not_downloaded": choice.bytes_not_downloaded,
     }
 
 

@@ -45,7 +45,7 @@ def _nvidia(probe: Probe) -> Iterator[Gpu]:
         name, _, capability = (part.strip() for part in line.split(","))
         architecture = f"sm_{capability.replace('.', '')}" if re.fullmatch(r"\d{1,2}\.\d", capability) else None
         told = "nvidia-smi --query-gpu"
-        sources = {"name": told, "driver": told} | ({"architecture": told} if architecture else {})
+        sources = {"vendor": told, "name": told, "driver": told} | ({"architecture": told} if architecture else {})
         yield Gpu(vendor="nvidia", name=name, architecture=architecture, driver=True, sources=sources)
     if lines:
         return
@@ -53,7 +53,7 @@ def _nvidia(probe: Probe) -> Iterator[Gpu]:
         model = re.search(r"^Model:\s*(.+?)\s*$", text, re.MULTILINE)
         name = model.group(1) if model else ""
         capability = next((value for pattern, value in CAPABILITIES if re.search(pattern, name)), "")
-        sources = {"name": path, "driver": path}
+        sources = {"vendor": path, "name": path, "driver": path, "pci": path}
         if capability:
             sources["architecture"] = f"the model's name, by NVIDIA's table; {path}"
         yield Gpu(
@@ -75,7 +75,7 @@ def _amd(probe: Probe) -> Iterator[Gpu]:
         name = _gfx(fields.get("gfx_target_version", ""))
         if name is None:
             continue  # a CPU node
-        sources = {"architecture": path, "driver": path}
+        sources = {"vendor": path, "architecture": path, "driver": path}
         if name in features:
             sources["architecture"] += " and rocminfo"
         yield Gpu(vendor="amd", architecture=name + features.get(name, ""), driver=True, sources=sources)

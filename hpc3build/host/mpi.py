@@ -182,7 +182,11 @@ def _providers(probe: Probe) -> tuple[str, ...] | None:
 def injected(probe: Probe) -> tuple[Injected, ...]:
     """What the site said that it binds into every container."""
     return tuple(
-        Injected(path=path.removeprefix("injected:"), glibc=needed_glibc(library), sources={"glibc": library.real})
+        Injected(
+            path=path.removeprefix("injected:"),
+            glibc=needed_glibc(library),
+            sources={"path": "--injects", "glibc": library.real},
+        )
         for path, library in probe.libraries.items()
         if path.startswith("injected:")
     )

@@ -38,7 +38,7 @@ def kernel(probe: Probe) -> Kernel:
         names |= {line.rpartition("/")[2].partition(".ko")[0].replace("-", "_") for line in builtin[1].splitlines()}
     if names:
         read = ("/proc/modules" if loaded is not None else "", "/sys/module", builtin[0] if builtin else "")
-        sources["modules"] = ", ".join(filter(None, read))
+        sources |= dict.fromkeys(("modules", "modules_complete"), ", ".join(filter(None, read)))
     cgroup = None
     if probe.first("/sys/fs/cgroup/cgroup.controllers"):
         cgroup, sources["cgroup"] = "2", "/sys/fs/cgroup/cgroup.controllers"
@@ -92,7 +92,7 @@ def engines(probe: Probe) -> tuple[Engine, ...]:
     for name in ENGINES:
         if name in probe.programs:
             version = re.search(_VERSION, probe.commands.get(name, ""))
-            sources = {"path": "$PATH"} | ({"version": f"{name} --version"} if version else {})
+            sources = {"name": "$PATH", "path": "$PATH"} | ({"version": f"{name} --version"} if version else {})
             found.append(
                 Engine(
                     name=name, version=version.group() if version else None, path=probe.programs[name], sources=sources

@@ -53,6 +53,8 @@ def _compared(need: str, cpu: Cpu) -> Judgement:
         message = f"needs {need}, which archspec does not know"
         return Judgement((unknown("cpu", key, message, "a newer archspec may know it"),))
     own = targets.microarchitecture(cpu.target) if cpu.target else None
+    if own is None and need == cpu.architecture:
+        return Judgement((ok("cpu", key, f"built for every {need}, which this host is"),))
     if own is None and cpu.features is None:
         return Judgement((unknown("cpu", key, f"needs {need}, and this host's CPU could not be read"),))
     if own is not None and own >= wanted:

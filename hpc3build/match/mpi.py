@@ -18,6 +18,9 @@ from hpc3build.match import tables
 from hpc3build.match.judgement import Judgement, at_least, degraded, fails, ok, unknown
 
 FAMILY_NEAR, FAMILY_SAME_FILE = 1, 2
+#: Members of MPICH's ABI that number their files themselves (Intel MPI and Cray MPICH stay at libmpi.so.12.0): the
+#: SONAME is all that the ABI Compatibility Initiative promises of them.
+_OWN_NUMBERS = frozenset({"intel-mpi", "cray-mpich", "mvapich", "mvapich2", "parastation"})
 _TITLES = MappingProxyType({"mpich": "MPICH-ABI", "openmpi": "Open MPI", "mpi-abi": "standard-ABI"})
 
 
@@ -84,14 +87,21 @@ def _called(mpi: Mpi) -> str:
 
 def _replaced(wanted: Wanted, mpi: Mpi) -> Finding:
     rule = "mpi.replace"
-    if mpi.abi is not None and wanted.abi is not None and not at_least(mpi.abi, wanted.abi):
+    own_numbers = mpi.implementation in _OWN_NUMBERS
+    known = mpi.abi is not None and wanted.abi is not None
+    if known and not own_numbers and not at_least(mpi.abi or "", wanted.abi or ""):
         message = (
             f"this host's {_called(mpi)} is libmpi {mpi.abi}, older than the image's {wanted.abi}; it keeps its own"
         )
         return degraded(rule, voc.MPI_ABI, message, "libraries are safe to replace by newer ones only")
     if (refused := _glibc(rule, f"this host's {_called(mpi)}", mpi.glibc, wanted)) is not None:
         return refused
-    if mpi.abi is None or wanted.abi is None:
+    if own_numbers:
+        hint = "unconfirmed: it numbers its file itself, so only the SONAME was compared; newer functions may lack"
+        return ok(
+            rule, voc.MPI, f"this host's {_called(mpi)} has the {wanted.title} ABI and can replace the image's", hint
+        )
+    if not known:
         whose = "the host's" if mpi.abi is None else "the image's"
         message = f"this host's {_called(mpi)} is of its family, but the version of {whose} library file is not known"
         return unknown(

@@ -30,6 +30,11 @@ class Choice:
         """The first of the ranked."""
         return self.ranked[0]
 
+    @property
+    def bytes_not_downloaded(self) -> int:
+        """Bytes of the layers of what does not run here, as far as they were read: what the answer saved."""
+        return sum(judged.candidate.size or 0 for judged in self.ranked if judged.match.verdict is Verdict.NO)
+
     def runs(self, *, allow_unknown: bool) -> bool:
         """Whether the best one may be used."""
         verdict = self.best.match.verdict
@@ -51,11 +56,6 @@ def choose(texts: Iterable[str], reading: Reading) -> Choice:
     if not found:
         raise InputError(f"{', '.join(texts)[:200]}: no image there to judge")
     return Choice(tuple(sorted(found, key=lambda judged: -judged.match.score)))
-
-
-def bytes_not_downloaded(choice: Choice) -> int:
-    """Bytes of the layers of what was judged and does not run, as far as they were read: what the answer saved."""
-    return sum(judged.candidate.size or 0 for judged in choice.ranked if judged.match.verdict is Verdict.NO)
 
 
 def host_of(fingerprint: Fingerprint) -> str:
