@@ -1,4 +1,4 @@
-"""The commands about hosts: fingerprint, match, pick."""
+"""The commands about hosts and choices: fingerprint, match, pick, index."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ COMMANDS = (
     ("fingerprint", "this host, as far as images care", "hpc3build fingerprint --json"),
     ("match", "will it run here, and why not", "hpc3build match oci:out/mpi-hello:1.0 --allow-unknown"),
     ("pick", "best image for the host", "hpc3build pick oci:out/mpi-hello:1.0 --explain --allow-unknown"),
+    (
+        "index",
+        "several images as one index, best practice order",
+        "hpc3build index annotate registry.example/hpc/app:1.0",
+    ),
 )
 
 
@@ -151,5 +156,48 @@ def run_pick(options: argparse.Namespace) -> int:
     return 0 if picked is not None else 1
 
 
-ADD: dict[str, Any] = {"fingerprint": add_fingerprint, "match": add_match, "pick": add_pick}
-RUN: dict[str, Any] = {"fingerprint": run_fingerprint, "match": run_match, "pick": run_pick}
+def add_index(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="create|annotate", required=True)
+    create = actions.add_parser("create", help="make an index of images", description="make an index of images")
+    create.add_argument("reference", metavar="REF")
+    create.add_argument("image", nargs="+", metavar="IMAGE", help="images, or indexes whose images are meant")
+    text = "reorder an index, and annotate its descriptors with what its images say; no image changes"
+    annotate = actions.add_parser("annotate", help=text, description=text)
+    annotate.add_argument("reference", metavar="REF")
+    for action in (create, annotate):
+        action.add_argument(
+            "--first-as-default",
+            action="store_true",
+            help="no image runs on every host: the first one is what plain runtimes get",
+        )
+        action.add_argument("--dry-run", action="store_true", help="show the index, write nothing")
+        action.add_argument("--json", action="store_true", help="print the index")
+        # Said behind the action as well as before it; a default here would undo what stood before.
+        action.add_argument("-q", "--quiet", action="store_true", default=argparse.SUPPRESS)
+        action.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
+        shared.add_registry(action)
+
+
+def run_index(options: argparse.Namespace) -> int:
+    from hpc3build import report, report_match
+    from hpc3build.reference import parse
+    from hpc3build.run import run
+    from hpc3build.workflows import index as workflow
+
+    choices = {"first_as_default": options.first_as_default, "dry_run": options.dry_run}
+    reference, access = parse(options.reference), shared.access(options)
+    if options.action == "create":
+        done = workflow.create(reference, [parse(image) for image in options.image], run, access, **choices)
+    else:
+        done = workflow.annotate(reference, run, access, **choices)
+    for warning in done.warnings if not options.quiet else ():
+        print(f"hpc3build: warning: {report.plain(warning)}", file=sys.stderr)
+    if options.json:
+        sys.stdout.write(report.dumps(dict(done.manifest.json)))
+    else:
+        sys.stdout.write(report_match.index_text(done, dry_run=options.dry_run))
+    return 0
+
+
+ADD: dict[str, Any] = {"fingerprint": add_fingerprint, "match": add_match, "pick": add_pick, "index": add_index}
+RUN: dict[str, Any] = {"fingerprint": run_fingerprint, "match": run_match, "pick": run_pick, "index": run_index}

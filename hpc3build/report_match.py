@@ -9,6 +9,7 @@ from hpc3build.report import plain, table
 
 if TYPE_CHECKING:
     from hpc3build.host.fingerprint import Fingerprint
+    from hpc3build.workflows.index import Indexed
     from hpc3build.workflows.match import Choice, Judged
 
 
@@ -116,10 +117,12 @@ def pick_json(choice: Choice, picked: Judged | None) -> dict[str, Any]:
 
 def explain_text(choice: Choice) -> str:
     """The ranking as a table, with what decided each verdict."""
+    from hpc3build.rewrite.plan import platform_name  # slow to load, and only tables need it
+
     rows = []
     for judged in choice.ranked:
         candidate, deciding = judged.candidate, judged.match.deciding
-        platform = "/".join(candidate.platform.get(name, "") for name in ("os", "architecture", "variant")).strip("/")
+        platform = platform_name(candidate.platform)
         told = (
             f"{deciding.message} ({deciding.hint})"
             if deciding and deciding.hint
@@ -127,5 +130,20 @@ def explain_text(choice: Choice) -> str:
             if deciding
             else ""
         )
-        rows.append((judged.match.verdict.value, candidate.digest[:19], platform or "-", candidate.reference, told))
+        rows.append((judged.match.verdict.value, candidate.digest[:19], platform, candidate.reference, told))
     return table(("verdict", "digest", "platform", "reference", "why"), rows)
+
+
+def index_text(done: Indexed, *, dry_run: bool) -> str:
+    """The entries in their order, then the index's digest."""
+    from hpc3build.rewrite.plan import platform_name  # slow to load, and only tables need it
+
+    rows = []
+    for position, entry in enumerate(done.manifest.descriptors):
+        told = " ".join(f"{key.rpartition('supercontainers.')[2]}={value}" for key, value in entry.annotations.items())
+        rows.append((str(position), platform_name(entry.platform or {}), entry.digest[:19], told))
+    verb = "unchanged" if not done.changed else "would be" if dry_run else "is"
+    return (
+        table(("entry", "platform", "digest", "annotations"), rows)
+        + f"\n{done.reference}: {verb} {done.manifest.digest}\n"
+    )

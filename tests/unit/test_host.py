@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -157,12 +158,18 @@ def test_gfx_names(version: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("model", "capability"),
-    [("Tesla V100-SXM2-32GB", "70"), ("NVIDIA A100-SXM4-80GB", "80"), ("NVIDIA GH200 120GB", "90"),
-     ("NVIDIA L40S", "89"), ("NVIDIA GeForce RTX 4090", "89"), ("NVIDIA RTX A6000", "86"), ("NVIDIA GB200", "100"), ("NVIDIA T1000", None)],
-)  # fmt: skip
+    [
+        ("Tesla V100-SXM2-32GB", "70"),
+        ("NVIDIA A100-SXM4-80GB", "80"),
+        ("NVIDIA GH200 120GB", "90"),
+        ("NVIDIA L40S", "89"),
+        ("NVIDIA GeForce RTX 4090", "89"),
+        ("NVIDIA RTX A6000", "86"),
+        ("NVIDIA GB200", "100"),
+        ("NVIDIA T1000", None),
+    ],
+)
 def test_capability_by_product(model: str, capability: str | None) -> None:
-    import re
-
     assert next((value for pattern, value in CAPABILITIES if re.search(pattern, model)), None) == capability
 
 
@@ -247,8 +254,6 @@ def test_commands_that_fail_or_hang_are_left_out(tmp_path: Path) -> None:
     )
 )
 def test_marks_are_those_of_grep(parts: list[bytes]) -> None:
-    import re
-
     content = b"".join(parts)
     assert marks(content) == {text.decode().rstrip(".") for text in re.findall(sources.MARKS.encode(), content)}
 
