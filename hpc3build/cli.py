@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hpc3build import __version__, cli_annotate
+from hpc3build import __version__, cli_annotate, cli_host
 from hpc3build import options as shared
 from hpc3build.console import Command, Parser
 from hpc3build.console import add_command as _command
@@ -78,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for add in (_add_render, _add_build, _add_facts, cli_annotate.add, _add_inspect, _add_check):
         add(commands, common)
+    for name, text, example in cli_host.COMMANDS:
+        cli_host.ADD[name](_command(commands, common, name, cli_host.RUN[name], text, example))
     return parser
 
 

@@ -8,12 +8,14 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpc3build.facts import Facts
 from hpc3build.reference import parse
-from hpc3build.rewrite import Result
-from hpc3build.workflows.inspect import Inspected
+
+if TYPE_CHECKING:
+    from hpc3build.facts import Facts
+    from hpc3build.rewrite import Result
+    from hpc3build.workflows.inspect import Inspected
 
 
 def dumps(document: Any) -> str:

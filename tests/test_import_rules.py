@@ -31,7 +31,7 @@ LAYERS = (
     ["frontends", "engines", "stores", "site"],
     ["rewrite", "match", "containerfile", "conformance", "index", "catalog", "exports", "ci"],
     ["workflows"],
-    ["report", "report_check", "options", "console", "cli_annotate", "cli", "__main__"],
+    ["report", "report_check", "report_match", "options", "console", "cli_annotate", "cli_host", "cli", "__main__"],
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 

@@ -41,7 +41,7 @@ def _key(name: str, grammar: str, pattern: str, need: Need, place: Place, derive
 _MODES = ("mpi_replace", "mpi_system", "libfabric_inject", "ucx_inject", "mpi_translate")
 _IMPLEMENTATIONS = ("mpich", "openmpi", "intel-mpi", "mvapich", "mvapich2", "cray-mpich", "parastation", "hpcx",
                     "spectrum", "mpitrampoline", "threadmpi")
-_GPU_ARCH = r"(?:sm|compute)_\d{2,3}[af]?|gfx[0-9a-f]+(?::[a-z]+[+-])*"
+_GPU_ARCH = r"(?:sm|compute)_\d{2,3}[af]?|gfx[0-9a-f]+(?:-[0-9]+)?(?:-generic)?(?::[a-z]+[+-])*"
 
 CPU_MODE = _key(
     _P + "hardware.cpu.optimized.mode", "generic | microarch", _one_of("generic", "microarch"), M, L,

@@ -1,0 +1,203 @@
+"""The commands about hosts and choices: fingerprint, match, pick, index."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from hpc3build import options as shared
+
+if TYPE_CHECKING:
+    from hpc3build.host.fingerprint import Fingerprint
+    from hpc3build.run import Runner
+    from hpc3build.workflows.candidates import Reading
+
+#: name, what runs it, its help, an example.
+COMMANDS = (
+    ("fingerprint", "this host, as far as images care", "hpc3build fingerprint --json"),
+    ("match", "will it run here, and why not", "hpc3build match oci:out/mpi-hello:1.0 --allow-unknown"),
+    ("pick", "best image for the host", "hpc3build pick oci:out/mpi-hello:1.0 --explain --allow-unknown"),
+    (
+        "index",
+        "several images as one index, best practice order",
+        "hpc3build index annotate registry.example/hpc/app:1.0",
+    ),
+)
+
+
+def add_fingerprint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the JSON there")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--fast", action="store_true", help="files only, no commands")
+    parser.add_argument("--script", action="store_true", help="print a POSIX shell script that collects the same")
+    parser.add_argument("--from-probe", metavar="FILE", help="interpret what that script printed")
+    parser.add_argument(
+        "--injects",
+        metavar="LIBRARY",
+        action="append",
+        default=[],
+        help="a library that the site binds into every container",
+    )
+    parser.add_argument("--nfd-features", metavar="DIR", help="write a local feature file of NFD there")
+
+
+def run_fingerprint(options: argparse.Namespace) -> int:
+    from hpc3build.run import run
+
+    if options.script:
+        from hpc3build.host.script import script
+
+        sys.stdout.write(script())
+        return 0
+    from hpc3build import report, report_match
+    from hpc3build.workflows import fingerprint as workflow
+
+    if options.from_probe:
+        host = workflow.from_probe(options.from_probe)
+    else:
+        machine, user = _machine()
+        runner: Runner | None = None if options.fast else run
+        host = workflow.fingerprint(os.environ, machine, user, runner, injects=tuple(options.injects))
+    if options.nfd_features:
+        path = workflow.write_nfd_features(options.nfd_features, host)
+        if not options.quiet:
+            print(f"wrote {path}", file=sys.stderr)
+    if options.output:
+        from hpc3build.workflows.render import write_atomically
+
+        write_atomically(options.output, report.dumps(host.to_json()))
+    elif options.json:
+        sys.stdout.write(report.dumps(host.to_json()))
+    elif not options.nfd_features:
+        sys.stdout.write(report_match.fingerprint_text(host))
+    return 0
+
+
+def _machine() -> tuple[str, str]:
+    """What the machine is called by uname -m, and the user's name, as /etc/subuid has it."""
+    import pwd
+
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = str(os.getuid())
+    return os.uname().machine, user
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that judges images."""
+    parser.add_argument("--host", metavar="FILE", help="a recorded fingerprint or probe (default: this host)")
+    parser.add_argument("--allow-unknown", action="store_true", help="take UNKNOWN for good enough")
+    shared.add_registry(parser)
+
+
+def reading(options: argparse.Namespace) -> Reading:
+    """How images are read, and for which host."""
+    from hpc3build.run import run
+    from hpc3build.workflows.candidates import Reading
+
+    return Reading(run, shared.access(options), _host(options))
+
+
+def _host(options: argparse.Namespace) -> Fingerprint:
+    from hpc3build.run import run
+    from hpc3build.workflows import fingerprint as workflow
+
+    if options.host is not None:
+        return workflow.recorded(options.host)
+    return workflow.for_matching(os.environ, *_machine(), run)
+
+
+def add_match(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("reference", metavar="REF")
+    parser.add_argument("--json", action="store_true")
+    add_choice(parser)
+
+
+def run_match(options: argparse.Namespace) -> int:
+    from hpc3build import report, report_match
+    from hpc3build.workflows.match import choose
+
+    choice = choose((options.reference,), reading(options))
+    if options.json:
+        sys.stdout.write(report.dumps(report_match.match_json(choice)))
+    else:
+        sys.stdout.write(report_match.match_text(choice, verbose=options.verbose))
+    return 0 if choice.runs(allow_unknown=options.allow_unknown) else 1
+
+
+def add_pick(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "reference", nargs="+", metavar="REF", help="references, REPOSITORY:* for its tags, or a file of image records"
+    )
+    parser.add_argument("--explain", action="store_true", help="show all candidates and why, on standard error")
+    parser.add_argument("--json", action="store_true")
+    add_choice(parser)
+
+
+def run_pick(options: argparse.Namespace) -> int:
+    from hpc3build import report, report_match
+    from hpc3build.workflows.match import choose
+
+    choice = choose(tuple(options.reference), reading(options))
+    picked = choice.best if choice.runs(allow_unknown=options.allow_unknown) else None
+    if options.explain:
+        sys.stderr.write(report_match.explain_text(choice))
+    if options.json:
+        sys.stdout.write(report.dumps(report_match.pick_json(choice, picked)))
+    elif picked is not None:
+        print(picked.candidate.name)
+    elif not options.quiet:
+        deciding = choice.best.match.deciding
+        why = f"{choice.best.match.verdict.value}: {deciding.message}" if deciding else ""
+        print(f"hpc3build: no image fits; the nearest: {report.plain(why)}", file=sys.stderr)
+    return 0 if picked is not None else 1
+
+
+def add_index(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="create|annotate", required=True)
+    create = actions.add_parser("create", help="make an index of images", description="make an index of images")
+    create.add_argument("reference", metavar="REF")
+    create.add_argument("image", nargs="+", metavar="IMAGE", help="images, or indexes whose images are meant")
+    text = "reorder an index, and annotate its descriptors with what its images say; no image changes"
+    annotate = actions.add_parser("annotate", help=text, description=text)
+    annotate.add_argument("reference", metavar="REF")
+    for action in (create, annotate):
+        action.add_argument(
+            "--first-as-default",
+            action="store_true",
+            help="no image runs on every host: the first one is what plain runtimes get",
+        )
+        action.add_argument("--dry-run", action="store_true", help="show the index, write nothing")
+        action.add_argument("--json", action="store_true", help="print the index")
+        # Said behind the action as well as before it; a default here would undo what stood before.
+        action.add_argument("-q", "--quiet", action="store_true", default=argparse.SUPPRESS)
+        action.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
+        shared.add_registry(action)
+
+
+def run_index(options: argparse.Namespace) -> int:
+    from hpc3build import report, report_match
+    from hpc3build.reference import parse
+    from hpc3build.run import run
+    from hpc3build.workflows import index as workflow
+
+    choices = {"first_as_default": options.first_as_default, "dry_run": options.dry_run}
+    reference, access = parse(options.reference), shared.access(options)
+    if options.action == "create":
+        done = workflow.create(reference, [parse(image) for image in options.image], run, access, **choices)
+    else:
+        done = workflow.annotate(reference, run, access, **choices)
+    for warning in done.warnings if not options.quiet else ():
+        print(f"hpc3build: warning: {report.plain(warning)}", file=sys.stderr)
+    if options.json:
+        sys.stdout.write(report.dumps(dict(done.manifest.json)))
+    else:
+        sys.stdout.write(report_match.index_text(done, dry_run=options.dry_run))
+    return 0
+
+
+ADD: dict[str, Any] = {"fingerprint": add_fingerprint, "match": add_match, "pick": add_pick, "index": add_index}
+RUN: dict[str, Any] = {"fingerprint": run_fingerprint, "match": run_match, "pick": run_pick, "index": run_index}

@@ -1,0 +1,194 @@
+"""Images to choose from, wherever they are named: an index, one image, a repository's tags, a file of records.
+
+An index whose descriptors say what tells images apart costs one request. What lacks that is read further: manifest,
+configuration (labels come before annotations, rule R10), then what was attached to it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from hpc3build.errors import InputError, StoreError
+from hpc3build.facts import vocabulary as voc
+from hpc3build.host.fingerprint import Fingerprint
+from hpc3build.jsonread import EMPTY
+from hpc3build.match import DISCRIMINATING
+from hpc3build.match.cpu import MACHINES
+from hpc3build.oci import IMAGE_CONFIGS, INDEXES, Descriptor, ImageConfig, Manifest
+from hpc3build.reference import Reference, parse
+from hpc3build.run import Runner
+from hpc3build.stores import Store, open_store, read_blob
+from hpc3build.stores.access import Access
+from hpc3build.stores.referrers import Referrers
+
+ATTACHED = "application/vnd.hpc3build.annotations.v0+json"  # as rewrite.attach writes it
+MAX_READ = 64  # images of one index that are looked into, where its descriptors do not say enough
+MAX_DEPTH = 3
+MAX_LINE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """``reference`` as given, ``pairs`` what it says, ``size`` the bytes of its layers (None where not read)."""
+
+    reference: str
+    digest: str
+    platform: Mapping[str, str]
+    pairs: Mapping[str, str]
+    size: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What an engine takes: NAME@sha256:… of a registry, the full reference of other stores. Raises InputError."""
+        reference = parse(self.reference).at(self.digest)
+        return f"{reference.repository}@{self.digest}" if reference.transport == "docker" else str(reference)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read: ``host`` spares what cannot fit its architecture."""
+
+    runner: Runner
+    access: Access | None = None
+    host: Fingerprint = field(default_factory=Fingerprint)
+
+
+def candidates(text: str, reading: Reading) -> Iterator[Candidate]:
+    """All images that ``text`` names. Raises InputError, and what reading a store raises."""
+    if text == "-" or (not text.startswith(("docker://", "oci")) and Path(text).is_file()):
+        yield from records(text)
+        return
+    head, colon, pattern = text.rpartition(":")
+    if colon and "/" not in pattern and any(sign in pattern for sign in "*?["):
+        yield from _tags(head, pattern, reading)
+        return
+    reference = parse(text)
+    with open_store(reference, reading.runner, reading.access) as store:
+        yield from _of(store, reference, store.manifest(reference.digest or reference.tag), reading)
+
+
+def _tags(repository: str, pattern: str, reading: Reading) -> Iterator[Candidate]:
+    reference = parse(repository)
+    with open_store(reference, reading.runner, reading.access) as store:
+        chosen = [tag for tag in store.tags() if fnmatchcase(tag, pattern)]
+        if not chosen:
+            raise InputError(f"{repository}: no tag fits {pattern}", hint=f"tags there: {', '.join(store.tags()[:8])}")
+        for tag in chosen:
+            yield from _of(store, reference.with_tag(tag), store.manifest(tag), reading)
+
+
+def _of(store: Store, reference: Reference, manifest: Manifest, reading: Reading) -> Iterator[Candidate]:
+    if not manifest.is_index:
+        if (found := _image(store, reference, manifest, EMPTY, EMPTY)) is not None:
+            yield found
+        return
+    yield from _index(store, reference, manifest, reading, [MAX_READ], MAX_DEPTH)
+
+
+def _index(
+    store: Store, reference: Reference, index: Manifest, reading: Reading, budget: list[int], depth: int
+) -> Iterator[Candidate]:
+    """Descriptors first; ``budget`` counts what may still be read of this index."""
+    for child in index.descriptors:
+        platform = child.platform or EMPTY
+        if platform.get("os") == "unknown" or child.annotations.get("vnd.docker.reference.type"):
+            continue  # BuildKit's attestations
+        known = Candidate(str(reference), child.digest, platform, child.annotations)
+        if child.media_type in INDEXES:
+            if depth:
+                inner = store.manifest(child.digest)
+                yield from _index(store, reference, inner, reading, budget, depth - 1)
+        elif says_enough(child) or not _may_fit(platform, reading.host) or budget[0] <= 0:
+            yield known
+        else:
+            budget[0] -= 1
+            try:
+                manifest = store.manifest(child.digest)
+            except StoreError:  # an index may list what is not there
+                yield known
+                continue
+            if (found := _image(store, reference, manifest, child.annotations, platform)) is not None:
+                yield found
+
+
+def says_enough(descriptor: Descriptor) -> bool:
+    """Whether nothing more has to be read to judge what this descriptor stands for."""
+    return all(any(name in descriptor.annotations for name in (key.name, *key.aliases)) for key in DISCRIMINATING)
+
+
+def _may_fit(platform: Mapping[str, str], host: Fingerprint) -> bool:
+    architecture = platform.get("architecture")
+    own = host.cpu.architecture
+    return architecture is None or own is None or MACHINES.get(architecture, architecture) in (own, "i686")
+
+
+def _image(
+    store: Store, reference: Reference, manifest: Manifest, told: Mapping[str, str], platform: Mapping[str, str]
+) -> Candidate | None:
+    """An image with its labels over its annotations over what its descriptor told; None for what is no image."""
+    if manifest.is_index or manifest.config.media_type not in IMAGE_CONFIGS:
+        return None
+    digest = manifest.config.digest
+    config = ImageConfig.parse(read_blob(store, digest), digest)
+    pairs = {**told, **manifest.annotations, **config.labels}
+    if not any(key.name in pairs for key in DISCRIMINATING):
+        pairs = {**_attached(store, manifest.digest), **pairs}
+    own = {"os": config.os, "architecture": config.architecture}
+    variant = config.json.get("variant")
+    if isinstance(variant, str):
+        own["variant"] = variant
+    size = sum(layer.size for layer in manifest.layers)
+    return Candidate(str(reference), manifest.digest, {**own, **platform}, pairs, size)
+
+
+def _attached(store: Store, digest: str) -> Mapping[str, str]:
+    """What ``annotate --attach`` says of an image; the newest last, where a store keeps that order."""
+    if not isinstance(store, Referrers):
+        return EMPTY
+    found: dict[str, str] = {}
+    for referrer in store.referrers(digest)[:8]:
+        if referrer.artifact_type == ATTACHED:
+            found |= store.manifest(referrer.digest).annotations
+    return {name: value for name, value in found.items() if name in voc.BY_NAME}
+
+
+def records(path: str) -> Iterator[Candidate]:
+    """JSON lines of image records (docs/match.md). Raises InputError with the line."""
+    where = "standard input" if path == "-" else path
+    try:
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as stream:
+            for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), b""), start=1):
+                if len(line) > MAX_LINE:
+                    raise InputError(f"{where}:{number}: a line of more than {MAX_LINE >> 20} MiB")
+                if not line.isspace():
+                    yield _record(line, where, number)
+    except OSError as error:
+        raise InputError(f"{where}: {error.strerror or error}") from error
+
+
+def _record(line: bytes, where: str, number: int) -> Candidate:
+    try:
+        fields: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}:{number}: not JSON: {str(error)[:120]}", hint="one image record a line") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{where}:{number}: no image record, which is a JSON object", hint="docs/match.md shows one")
+    reference, digest = fields.get("reference"), fields.get("digest")
+    platform, pairs, size = fields.get("platform") or {}, fields.get("annotations") or {}, fields.get("size")
+    if not (isinstance(reference, str) and isinstance(digest, str)):
+        raise InputError(f"{where}:{number}: reference and digest must be texts", hint="docs/match.md shows a record")
+    if not (isinstance(platform, dict) and isinstance(pairs, dict)):
+        raise InputError(f"{where}:{number}: platform and annotations must be objects")
+    for value in (*platform.values(), *pairs.values()):
+        if type(value) is not str:
+            platform = {key: value for key, value in platform.items() if isinstance(value, str)}
+            if any(not isinstance(value, str) for value in pairs.values()):
+                raise InputError(f"{where}:{number}: annotations: a value that is no text")
+            break
+    known = size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else None
+    return Candidate(reference, digest, platform, pairs, known)

@@ -1,0 +1,154 @@
+"""``index create`` and ``index annotate``: images that are there become one index that every runtime can use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from hpc3build import index as rules
+from hpc3build.errors import InputError, StoreError
+from hpc3build.index import Flavour
+from hpc3build.oci import IMAGE_CONFIGS, INDEXES, ImageConfig, Manifest
+from hpc3build.reference import Reference
+from hpc3build.rewrite.survey import follow, start
+from hpc3build.run import Runner
+from hpc3build.stores import Store, open_store, read_blob
+from hpc3build.stores.access import Access
+
+REFERENCE_TYPE = "vnd.docker.reference.type"
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What was (or would be) written."""
+
+    reference: Reference
+    old_digest: str | None
+    manifest: Manifest
+    warnings: tuple[str, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether the tag names another index afterwards."""
+        return self.manifest.digest != self.old_digest
+
+
+def create(
+    reference: Reference,
+    images: Sequence[Reference],
+    runner: Runner,
+    access: Access | None = None,
+    *,
+    first_as_default: bool = False,
+    dry_run: bool = False,
+) -> Indexed:
+    """Make an index of images, or of the images of indexes, and tag it ``reference``.
+
+    Into a registry, what lies elsewhere is copied (mounted where it lies in the same registry); in a layout the images
+    must be there already. Raises InputError, and what the stores raise.
+    """
+    if reference.digest is not None:
+        raise InputError(f"{reference}: an index gets a tag, not a digest")
+    with ExitStack() as stack:
+        store = stack.enter_context(open_store(reference, runner, access))
+        flavours: list[Flavour] = []
+        sources: list[tuple[Store, Manifest]] = []
+        for image in images:
+            near = _same_place(image, reference)
+            source = store if near else stack.enter_context(open_store(image, runner, access))
+            manifest = source.manifest(image.digest or image.tag)
+            found = (
+                list(_children(source, manifest)) if manifest.is_index else [(manifest, _of_image(source, manifest))]
+            )
+            flavours += [flavour for _, flavour in found]
+            if not near:
+                _check_copies(store, image, reference)
+                sources += [(source, child) for child, _ in found]
+        entries = rules.arrange(flavours, first_as_default=first_as_default)
+        manifest = rules.compose(entries)
+        if not dry_run:
+            for source, child in sources:
+                _copy(store, source, child)
+            store.put_manifest(manifest, reference.tag)
+        return Indexed(reference, None, manifest, _warnings(entries))
+
+
+def annotate(
+    reference: Reference,
+    runner: Runner,
+    access: Access | None = None,
+    *,
+    first_as_default: bool = False,
+    dry_run: bool = False,
+) -> Indexed:
+    """Reorder an index and annotate its descriptors with what its images say; no image changes.
+
+    Raises InputError for what is no index, and what the store raises.
+    """
+    with open_store(reference, runner, access) as store:
+        old = store.manifest(reference.digest or reference.tag)
+        if not old.is_index:
+            raise InputError(f"{reference} is one image, no index", hint="hpc3build annotate is for images")
+        flavours = [flavour for _, flavour in _children(store, old)]
+        entries = rules.arrange(flavours, first_as_default=first_as_default)
+        new = rules.compose(entries, old)
+        warnings = _warnings(entries)
+        if new.digest != old.digest:
+            warnings += follow(store, start(store, [old.digest])(), {}, move=False).told
+            if not dry_run:
+                store.put_manifest(new, reference.tag, expect=old.digest)
+        return Indexed(reference, old.digest, new, warnings)
+
+
+def _children(store: Store, index: Manifest) -> Iterator[tuple[Manifest, Flavour]]:
+    """The images of an index with what they say, its attestations as they are."""
+    for child, members in zip(index.descriptors, index.json["manifests"], strict=True):
+        platform = members.get("platform") or {}
+        if platform.get("os") == "unknown" or REFERENCE_TYPE in child.annotations:
+            yield store.manifest(child.digest), Flavour(members, platform, attestation=True)
+        elif child.media_type in INDEXES:
+            raise InputError(f"{child.digest} in the index is an index itself", hint="name its images one by one")
+        else:
+            manifest = store.manifest(child.digest)
+            found = _of_image(store, manifest)
+            kept = {**found.platform, **platform}
+            yield manifest, Flavour(members, kept, {**child.annotations, **found.pairs})
+
+
+def _of_image(store: Store, manifest: Manifest) -> Flavour:
+    """Labels over annotations, as rule R10 has it."""
+    if manifest.config.media_type not in IMAGE_CONFIGS:
+        raise InputError(f"{manifest.digest} is no container image ({manifest.config.media_type})")
+    config = ImageConfig.parse(read_blob(store, manifest.config.digest), manifest.config.digest)
+    descriptor = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size}
+    platform = {"architecture": config.architecture, "os": config.os}
+    if isinstance(variant := config.json.get("variant"), str) and variant:
+        platform["variant"] = variant
+    return Flavour(descriptor, platform, {**manifest.annotations, **config.labels})
+
+
+def _same_place(image: Reference, index: Reference) -> bool:
+    return (image.transport, image.registry, image.name) == (index.transport, index.registry, index.name)
+
+
+def _check_copies(store: Store, image: Reference, reference: Reference) -> None:
+    if not hasattr(store, "copy_blob"):
+        raise StoreError(
+            f"{image} lies elsewhere than {reference}, and nothing is copied into {reference.transport}: stores",
+            hint=f"copy it first: skopeo copy {image} {reference.transport}:{reference.name}:TAG",
+        )
+
+
+def _copy(store: Any, source: Store, manifest: Manifest) -> None:
+    for blob in manifest.descriptors:
+        store.copy_blob(blob, source)
+    store.put_manifest(manifest, None)
+
+
+def _warnings(entries: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(
+        f"{digest}: its descriptor says the same as an earlier one's, so nothing picks it"
+        for digest in rules.twins(entries)
+    )

@@ -1,0 +1,199 @@
+"""Choosing among several images: order, ties, what is read of an index, and records that are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc3build.errors import InputError
+from hpc3build.facts import vocabulary as voc
+from hpc3build.host.fingerprint import Fingerprint
+from hpc3build.match import Verdict
+from hpc3build.run import run
+from hpc3build.workflows.candidates import Reading
+from hpc3build.workflows.fingerprint import recorded
+from hpc3build.workflows.match import Choice, choose
+from tests.fake_registry import NAME, FakeRegistry
+from tests.images import descriptor_of, make_document, make_index, make_layout
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+CPU, GPU, MPI = voc.CPU_VERSION.name, voc.GPU.name, voc.MPI.name
+CODE, CUDA, ABI, RANK = voc.GPU_ARCHITECTURE.name, voc.CUDA_VERSION.name, voc.MPI_ABI.name, voc.RANK.name
+PLAIN = {CPU: "x86_64", GPU: "none", MPI: "none"}
+
+
+def host(name: str) -> Fingerprint:
+    return recorded(str(DATA / "hosts" / f"{name}.probe"))
+
+
+def write_records(folder: Path, images: list[dict[str, str]], **platform: str) -> str:
+    lines = [
+        json.dumps(
+            {
+                "reference": f"docker://registry.example/hpc/app:{number}",
+                "digest": f"sha256:{number:064x}",
+                "platform": {"os": "linux", "architecture": "amd64", **platform},
+                "size": 1000,
+                "annotations": pairs,
+            }
+        )
+        for number, pairs in enumerate(images)
+    ]
+    (folder / "images.jsonl").write_text("\n".join(lines) + "\n")
+    return str(folder / "images.jsonl")
+
+
+def order(choice: Choice) -> list[int]:
+    return [int(judged.candidate.digest[7:], 16) for judged in choice.ranked]
+
+
+def choice_of(folder: Path, images: list[dict[str, str]], name: str) -> Choice:
+    return choose((write_records(folder, images),), Reading(run, host=host(name)))
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "expected"),
+    [
+        (
+            "zen2-slurm",
+            [PLAIN, {**PLAIN, CPU: "x86_64_v3"}, {**PLAIN, CPU: "zen2"}, {**PLAIN, CPU: "zen3"}],
+            [2, 1, 0, 3],
+        ),
+        ("zen2-slurm", [{**PLAIN, CPU: "skylake"}, PLAIN], [1, 0]),  # DEGRADED below RUN
+        ("zen2-slurm", [{CPU: "zen2"}, PLAIN, {**PLAIN, GPU: "cuda"}], [1, 2, 0]),  # UNKNOWN below DEGRADED
+        ("a100", [{**PLAIN, CPU: "zen3"}, {**PLAIN, GPU: "cuda", CUDA: "12.2", CODE: "sm_80"}], [1, 0]),  # GPU first
+        (
+            "h100",
+            [
+                {**PLAIN, GPU: "cuda", CUDA: "12.2", CODE: "compute_80"},
+                {**PLAIN, GPU: "cuda", CUDA: "12.2", CODE: "sm_90"},
+            ],
+            [1, 0],
+        ),
+        ("zen2-slurm", [{**PLAIN, MPI: "mpich"}, {**PLAIN, MPI: "openmpi", ABI: "40.30.5"}], [1, 0]),  # ABI nearness
+        ("zen2-slurm", [{**PLAIN, RANK: "1"}, {**PLAIN, RANK: "5"}, {**PLAIN, RANK: "-5"}], [1, 0, 2]),
+        ("zen2-slurm", [PLAIN, PLAIN, PLAIN], [0, 1, 2]),  # position
+    ],
+)
+def test_order(name: str, images: list[dict[str, str]], expected: list[int], tmp_path: Path) -> None:
+    assert order(choice_of(tmp_path, images, name)) == expected
+
+
+@pytest.mark.parametrize(("name", "architecture"), [("gke-c2d-flux", "amd64"), ("gke-t2a-flux", "arm64")])
+def test_lammps_matrix(name: str, architecture: str) -> None:
+    """Platform alone chose something that ran 7 and 11 times of 30; these two ran in all of their published runs."""
+    choice = choose((str(DATA / "records" / "lammps-matrix.jsonl"),), Reading(run, host=host(name)))
+    ran = {f"{mpi}-ubuntu-22.04-{architecture}" for mpi in ("mpich", "openmpi")}
+    best = [judged.candidate.reference.rpartition(":")[2] for judged in choice.ranked[: len(ran)]]
+    assert set(best) == ran and choice.best.match.verdict is Verdict.RUN
+    wrong = [judged for judged in choice.ranked if judged.candidate.platform["architecture"] != architecture]
+    assert len(wrong) in (8, 10) and {judged.match.verdict for judged in wrong} == {Verdict.NO}
+
+
+def test_a_name_that_engines_take(tmp_path: Path) -> None:
+    choice = choice_of(tmp_path, [PLAIN], "zen2-slurm")
+    assert choice.best.candidate.name == "registry.example/hpc/app@sha256:" + "0" * 64
+
+
+# What is read of a registry
+
+
+def flavours(folder: Path, told: list[dict[str, str]], labels: list[dict[str, str]] | None = None) -> None:
+    images = [
+        make_layout(folder, [{"a": str(number).encode()}], tag=None, labels=(labels or [{}] * len(told))[number])
+        for number in range(len(told))
+    ]
+    platform = {"os": "linux", "architecture": "amd64"}
+    children: list[dict[str, Any]] = [
+        descriptor_of(image, platform=platform, annotations=pairs) for image, pairs in zip(images, told, strict=True)
+    ]
+    attestation = {"os": "unknown", "architecture": "unknown"}
+    children.append(descriptor_of(images[0], platform=attestation))
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": children}
+    make_document(folder, index, tag="1")
+
+
+def read(registry: FakeRegistry, name: str = "zen2-slurm") -> Choice:
+    return choose((f"{registry.host}/{NAME}:1",), Reading(run, host=host(name)))
+
+
+def test_an_annotated_index_costs_one_request(tmp_path: Path) -> None:
+    flavours(tmp_path, [PLAIN, {**PLAIN, CPU: "zen2"}, {**PLAIN, CPU: "zen4"}])
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        choice = read(registry)
+        assert [request.kind for request in registry.requests] == ["GET manifests"]
+        assert registry.requests[0].path.endswith("/manifests/1")
+    assert len(choice.ranked) == 3 and choice.best.candidate.pairs[CPU] == "zen2"
+
+
+def test_what_descriptors_leave_out_is_read(tmp_path: Path) -> None:
+    """R10: labels come before annotations, also before those of the descriptor."""
+    flavours(tmp_path, [{}, {CPU: "zen2"}], [{**PLAIN, CPU: "zen4"}, {**PLAIN, CPU: "x86_64_v2"}])
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        choice = read(registry)
+        assert registry.seen() == ["GET manifests"] + ["GET manifests", "GET blobs"] * 2
+    assert [judged.candidate.pairs[CPU] for judged in choice.ranked] == ["x86_64_v2", "zen4"]
+    assert choice.best.match.verdict is Verdict.RUN and choice.bytes_not_downloaded > 0
+
+
+def test_an_image_of_its_own_with_labels(tmp_path: Path) -> None:
+    make_layout(tmp_path, [{"a": b"1"}], annotations={**PLAIN, CPU: "zen2"}, labels={CPU: "zen4"}, tag="1")
+    choice = choose((f"oci:{tmp_path}:1",), Reading(run, host=host("zen2-slurm")))
+    assert choice.best.match.verdict is Verdict.NO and choice.best.match.deciding is not None
+    assert "zen4" in choice.best.match.deciding.message
+
+
+def test_tags(tmp_path: Path) -> None:
+    for tag, target in (("generic", "x86_64"), ("zen2", "zen2"), ("other", "zen4")):
+        make_layout(tmp_path, [{tag: b"1"}], annotations={**PLAIN, CPU: target}, tag=tag)
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        reading = Reading(run, host=host("zen2-slurm"))
+        assert choose((f"docker://{registry.host}/{NAME}:*",), reading).best.candidate.pairs[CPU] == "zen2"
+        assert len(choose((f"docker://{registry.host}/{NAME}:[go]*",), reading).ranked) == 2
+        with pytest.raises(InputError, match="no tag fits v"):
+            choose((f"docker://{registry.host}/{NAME}:v*",), reading)
+
+
+def test_a_large_index_is_not_read_image_by_image(tmp_path: Path) -> None:
+    image = make_layout(tmp_path, [{"a": b"1"}], tag=None)
+    make_index(tmp_path, [image] * 5000, tag="1")
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        choice = read(registry)
+        assert len(registry.requests) < 200
+    assert len(choice.ranked) == 5000 and choice.best.match.verdict is Verdict.UNKNOWN
+
+
+# Records that are none
+
+GOOD = json.dumps({"reference": "docker://r.example/a:1", "digest": "sha256:" + "0" * 64})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no image"),
+        ("[]", ":1: no image record"),
+        ("nope", ":1: not JSON"),
+        (f"{GOOD}\n{{}}", ":2: reference and digest"),
+        (GOOD[:-1] + ', "platform": 3}', "platform and annotations"),
+        (GOOD[:-1] + ', "annotations": {"a": 3}}', "no text"),
+        ("[" * 100_000, "not JSON"),
+    ],
+)
+def test_bad_records(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text(text)
+    with pytest.raises(InputError, match=told):
+        choose((str(tmp_path / "bad.jsonl"),), Reading(run, host=host("zen2-slurm")))
+
+
+def test_a_hundred_thousand_records(tmp_path: Path) -> None:
+    (tmp_path / "many.jsonl").write_text((GOOD[:-1] + ', "size": -1, "platform": {"os": 1}}\n') * 100_000)
+    choice = choose((str(tmp_path / "many.jsonl"),), Reading(run, host=host("zen2-slurm")))
+    assert len(choice.ranked) == 100_000 and choice.best.match.verdict is Verdict.UNKNOWN
