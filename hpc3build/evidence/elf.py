@@ -7,10 +7,10 @@ stripped. Nothing that a file says is believed: every offset is checked and ever
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 MAGIC = b"\x7fELF"
 MAX_TEXT = 64 << 10  # of one string: the RPATH of a large Spack stack is 10 KiB
@@ -18,6 +18,7 @@ MAX_TEXTS = 4 << 20  # of all strings together
 MAX_ENTRIES = 1 << 14  # of any table
 
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP, _PT_NOTE = 1, 2, 3, 4
+_TABLES = frozenset({_PT_DYNAMIC, _PT_INTERP, _PT_NOTE})
 _DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 5, 10, 14, 15, 29
 _DT_VERDEF, _DT_VERDEFNUM, _DT_VERNEED, _DT_VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
 _VER_FLG_BASE = 1  # the library's own name, not a version
@@ -81,31 +82,41 @@ class _Missing(Exception):
 
 
 class _Reader:
-    """Checked access to the head; remembers whether something was missing."""
+    """Checked access to what is there of the file; remembers whether something was missing."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.bits = 64 if data[4] == 2 else 32
-        self.little = data[5] != 2
+    def __init__(self, pieces: Sequence[tuple[int, bytes]]) -> None:
+        self._pieces = pieces
+        head = pieces[0][1]
+        self.bits = 64 if head[4] == 2 else 32
+        self.little = head[5] != 2
         self.order = "<" if self.little else ">"
-        self.complete = data[4] in (1, 2) and data[5] in (1, 2)
+        self.complete = head[4] in (1, 2) and head[5] in (1, 2)
         self.segments: tuple[_Segment, ...] = ()
         self._texts = MAX_TEXTS
 
-    def unpack(self, layout: str, offset: int) -> tuple[int, ...]:
+    def _piece(self, offset: int) -> tuple[bytes, int]:
+        """The piece that holds ``offset``, and where in it."""
+        for start, data in self._pieces:
+            if start <= offset < start + len(data):
+                return data, offset - start
+        raise _Missing
+
+    def unpack(self, layout: str, offset: int) -> tuple[Any, ...]:
         """Like struct.unpack_from; ``A`` in ``layout`` is an address or offset of the file's width."""
         layout = self.order + layout.replace("A", "Q" if self.bits == 64 else "I")
-        if offset < 0 or offset + struct.calcsize(layout) > len(self.data):
+        data, at = self._piece(offset)
+        if at + struct.calcsize(layout) > len(data):
             raise _Missing
-        return struct.unpack_from(layout, self.data, offset)
+        return struct.unpack_from(layout, data, at)
 
     def text(self, offset: int, end: int) -> str:
         """The string that starts at ``offset`` in a table that ends at ``end``."""
-        stop = self.data.find(b"\0", offset, min(end, offset + MAX_TEXT)) if offset >= 0 else -1
-        self._texts -= stop - offset
+        data, at = self._piece(offset)
+        stop = data.find(b"\0", at, min(at + end - offset, at + MAX_TEXT))
+        self._texts -= stop - at
         if stop < 0 or self._texts < 0:
             raise _Missing
-        return self.data[offset:stop].decode("utf-8", "backslashreplace")
+        return data[at:stop].decode("utf-8", "backslashreplace")
 
     def offset(self, address: int) -> int:
         """Where in the file lies what is loaded at ``address``."""
@@ -118,13 +129,18 @@ class _Reader:
         return (segment for segment in self.segments if segment.type == wanted)
 
 
-def read_elf(data: bytes) -> Elf | None:
-    """What ``data``, an ELF file's head, says; None when it is no ELF file. Never raises."""
-    if not data.startswith(MAGIC):
+def read_elf(data: bytes | Sequence[tuple[int, bytes]]) -> Elf | None:
+    """What an ELF file says; None when it is none. Never raises.
+
+    ``data`` is its head, or pieces of it with their offsets, the head first.
+    """
+    pieces = ((0, data),) if isinstance(data, bytes) else data
+    head = pieces[0][1] if pieces else b""
+    if not head.startswith(MAGIC):
         return None
-    if len(data) < 20:
+    if len(head) < 20:
         return Elf(machine=None, bits=0, little=True, type="other", complete=False)
-    reader = _Reader(data)
+    reader = _Reader(pieces)
     kind, machine = reader.unpack("HH", 16)
     try:
         reader.segments = tuple(_segments(reader))
@@ -155,6 +171,33 @@ def _machine(number: int, bits: int, little: bool) -> str | None:
         if machine == number and its_bits in (None, bits) and its_order in (None, little):
             return name
     return None
+
+
+def regions(head: bytes, size: int, limit: int) -> tuple[tuple[int, int], ...]:
+    """Where in the file, sorted, lies what ``read_elf`` looks at: (start, end) pairs of at most ``limit`` bytes in all.
+
+    Linkers put the dynamic linker's tables into the first loaded segment, and tools that edit them (patchelf) into a
+    new one, which comes last in the file; the dynamic section itself lies near the end.
+    """
+    reader = _Reader(((0, head),))
+    try:
+        segments = tuple(_segments(reader))
+    except _Missing:
+        return ((0, min(size, limit)),)
+    loaded = sorted((segment for segment in segments if segment.type == _PT_LOAD), key=lambda segment: segment.offset)
+    first = max(len(head), loaded[0].offset + loaded[0].size if loaded else 0)
+    found = [(0, first)]
+    found += [
+        (segment.offset, segment.offset + segment.size)
+        for segment in (*(segment for segment in segments if segment.type in _TABLES), *loaded[-1:])
+    ]
+    kept: list[tuple[int, int]] = []
+    for start, end in found:  # the most important first
+        end = min(end, size, start + limit)
+        if start < end:
+            limit -= end - start
+            kept.append((start, end))
+    return tuple(sorted(kept))
 
 
 def _segments(reader: _Reader) -> Iterator[_Segment]:
@@ -190,7 +233,7 @@ def _abi_tag(reader: _Reader) -> str | None:
         try:
             while at + 12 <= end:
                 name_size, size, kind = reader.unpack("III", at)
-                if name_size == 4 and kind == 1 and size >= 16 and reader.data[at + 12 : at + 16] == b"GNU\0":
+                if name_size == 4 and kind == 1 and size >= 16 and reader.unpack("4s", at + 12) == (b"GNU\0",):
                     system, *version = reader.unpack("IIII", at + 16)
                     if system == 0:  # Linux
                         return ".".join(str(part) for part in version)

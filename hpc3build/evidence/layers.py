@@ -19,6 +19,7 @@ from hpc3build.evidence.tarstream import MAX_PATH, Member, TarStream
 MAX_KEPT = 128 << 20
 MAX_LINKS = 1_000_000
 ENTRY_COST = 256  # of an ImageFile and its place in the mapping, beside data and path
+SCAN_COST = 2048  # of what is known of a program: names of libraries and versions, a few dozen texts
 MAX_HOPS = 40  # as Linux counts symbolic links in one path
 MAX_DEPTH = 1024
 
@@ -26,6 +27,8 @@ WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 
 Wanted = Callable[[str], "int | None"]
+#: What ``wanted`` returns for files whose content goes through ``scan``.
+SCAN = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class ImageFile:
     """One file of the image: ``data`` is its head, up to what was asked for; ``layer`` the digest it lies in.
 
     ``target`` is a symbolic link's text, or the path of which a file is another name (hard link). ``extract`` is what
-    the caller's ``extract`` made of it.
+    the caller's ``scan`` made of its content.
     """
 
     path: str
@@ -62,7 +65,8 @@ class Layer:
     open: Callable[[], AbstractContextManager[BinaryIO]]
 
 
-Extract = Callable[[ImageFile], ImageFile]
+#: Path, size and the content in pieces → what to keep of it as ``ImageFile.extract``, None to forget the file.
+Scan = Callable[[str, int, Iterator[bytes]], object]
 
 
 class ImageFiles(Mapping[str, ImageFile]):
@@ -205,10 +209,10 @@ class _Scan:
 class _Scanner:
     """Reads one layer."""
 
-    def __init__(self, layer: Layer, wanted: Wanted, extract: Extract | None, budget: _Budget, oldest: bool) -> None:
+    def __init__(self, layer: Layer, wanted: Wanted, scan: Scan | None, budget: _Budget, oldest: bool) -> None:
         self._layer = layer
         self._wanted = wanted
-        self._extract = extract
+        self._read = scan
         self._budget = budget
         self._oldest = oldest  # hides nothing, so nothing needs to be remembered
         self._scan = _Scan(layer.digest)
@@ -263,14 +267,19 @@ class _Scanner:
             else:
                 self._scan.dangling.append(member.path)
         else:
+            data, found = b"", None
             # A sparse file's bytes are not where they seem to be, and images are not supposed to hold any.
-            data = tar.content(limit) if member.kind == "file" and not member.sparse and limit > 0 else b""
-            file = ImageFile(member.path, member.kind, mode, uid, gid, member.size, member.link, data, layer)
-            if self._extract and data:
-                file = self._extract(file)
+            if member.kind == "file" and not member.sparse:
+                if limit > 0:
+                    data = tar.content(limit)
+                elif limit == SCAN and self._read is not None:
+                    found = self._read(member.path, member.stored, tar.pieces())
+                    if found is None:
+                        return
+            file = ImageFile(member.path, member.kind, mode, uid, gid, member.size, member.link, data, layer, found)
         # A second name shares its data with the first.
-        shared = file.kind == "file" and file.target
-        self._budget.take(layer, ENTRY_COST + len(file.path) + (0 if shared else len(file.data)))
+        cost = 0 if file.kind == "file" and file.target else len(file.data) + (SCAN_COST if file.extract else 0)
+        self._budget.take(layer, ENTRY_COST + len(file.path) + cost)
         files[file.path] = file
 
 
@@ -284,23 +293,23 @@ def read_layers(
     layers_oldest_first: Sequence[Layer],
     wanted: Wanted,
     *,
-    extract: Extract | None = None,
+    scan: Scan | None = None,
     enough: Callable[[ImageFiles], bool] | None = None,
     workers: int | None = None,
     limit: int = MAX_KEPT,
 ) -> ImageFiles:
     """The files of an image that ``wanted`` asks for, as a container would see them.
 
-    ``wanted(path)`` gives the number of bytes of the content to read, 0 for the entry alone, None for no interest.
-    ``extract(file)`` may turn a large head into what is known of it, as soon as it is read: what it returns is kept,
-    so that thousands of heads never lie in memory together. Both are called from several threads.
+    ``wanted(path)`` gives the number of bytes of the content to read, 0 for the entry alone, None for no interest, SCAN
+    for ``scan``, which sees the content in pieces: what it returns is kept, so that thousands of programs never lie
+    in memory together. Both are called from several threads.
     ``enough(files)`` is asked after each layer, newest first; True leaves the older ones unread. Without it layers
     are read ``workers`` at a time. Raises ImageError for content that is broken, unsafe or above ``limit``.
     """
     budget = _Budget(limit)
     layers = list(reversed(layers_oldest_first))
     oldest = len(layers) - 1
-    scanners = [_Scanner(layer, wanted, extract, budget, oldest=at == oldest) for at, layer in enumerate(layers)]
+    scanners = [_Scanner(layer, wanted, scan, budget, oldest=at == oldest) for at, layer in enumerate(layers)]
     if enough is not None or len(layers) < 2:
         merged = _Merge()
         for scanner in scanners:
@@ -312,8 +321,8 @@ def read_layers(
     merged = _Merge()
     with ThreadPoolExecutor(workers, thread_name_prefix="layer") as pool:
         try:
-            for scan in pool.map(_Scanner.run, scanners):
-                merged.add(scan)
+            for layer in pool.map(_Scanner.run, scanners):
+                merged.add(layer)
         except BaseException:
             budget.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -354,4 +363,4 @@ class _Merge:
         return ImageFiles(files, self._links, self._layers)
 
 
-__all__ = ["MAX_KEPT", "MAX_PATH", "Extract", "ImageFile", "ImageFiles", "Layer", "Wanted", "read_layers"]
+__all__ = ["MAX_KEPT", "MAX_PATH", "SCAN", "ImageFile", "ImageFiles", "Layer", "Scan", "Wanted", "read_layers"]

@@ -177,6 +177,11 @@ class TarStream:
         self._left -= count
         return data
 
+    def pieces(self) -> Iterator[bytes]:
+        """The current member's content, as far as somebody asks for it."""
+        while self._left:
+            yield self.content(PIECE)
+
     def members(self) -> Iterator[Member]:
         """The entries in order; what ``content`` leaves of one is skipped."""
         records: dict[str, str] = {}

@@ -11,6 +11,7 @@ from hpc3build.facts import Conflict, Fact, Facts, Key, Source, cpu
 from hpc3build.facts import vocabulary as voc
 
 _VERSIONS = frozenset({voc.MPI_VERSION, voc.CUDA_VERSION, voc.ROCM_VERSION, voc.IMAGE_VERSION})
+_OPEN_LISTS = frozenset({voc.FRAMEWORK, voc.MPI_MODE})
 
 
 def agree(key: Key, plan: str, found: str) -> bool:
@@ -23,11 +24,25 @@ def agree(key: Key, plan: str, found: str) -> bool:
         return cpu.satisfies(plan, found) is not False
     if key is voc.CPU_MODE:
         return True
+    one, other = set(plan.split(",")), set(found.split(","))
     if key is voc.GPU_ARCHITECTURE:
-        return set(plan.split(",")) <= set(found.split(","))
-    if key is voc.MPI:
-        return set(found.split(",")) <= set(plan.split(","))
+        return one <= other
+    if key in (voc.MPI, voc.GPU):
+        return other <= one
+    if key in _OPEN_LISTS:
+        # Neither side is a full list: variants name some ways to a network, libraries others.
+        return one <= other or other <= one
+    if key is voc.PMI:
+        return all(_same_flavour(one, flavour) for flavour in other) or all(_same_flavour(other, word) for word in one)
+    if key is voc.MPI_IMPLEMENTATION:
+        return other <= one or (plan, found) == ("threadmpi", "none")
     return False
+
+
+def _same_flavour(known: set[str], flavour: str) -> bool:
+    """Whether ``flavour`` is in ``known``; PMIx of an unknown version is PMIx of any."""
+    name, _, version = flavour.partition("-")
+    return any((not version or each in (name, flavour)) for each in known if each.partition("-")[0] == name)
 
 
 def _same_digits(plan: str, found: str) -> bool:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hpc3build.evidence.elf import Elf, read_elf
-from hpc3build.evidence.layers import ImageFile, ImageFiles
 from hpc3build.facts import Fact, Note, Source, Statement
 from hpc3build.facts import vocabulary as voc
 from hpc3build.stack import Package, Stack
@@ -177,30 +174,3 @@ def _none(stack: Stack) -> Iterator[Statement]:
         Source.STACK,
         f"{thread[0].origin} ~mpi brings its own thread-MPI" if thread else evidence,
     )
-
-
-def is_libmpi(path: str) -> bool:
-    """Whether ``path`` has the name of an MPI library, for readers of layers."""
-    return re.search(r"/libmpi(?:ch|_abi|_cray)?\.so[.0-9]*$", path) is not None
-
-
-def needed(binary: ImageFile) -> str | None:
-    """The SONAME of the MPI library that ``binary`` needs, None when it needs none or is no ELF."""
-    elf = binary.extract if isinstance(binary.extract, Elf) else read_elf(binary.data)
-    return next((name for name in (elf.needed if elf else ()) if name in SONAMES), None)
-
-
-def from_files(files: ImageFiles, binaries: tuple[str, ...]) -> Iterator[Statement]:
-    """The ABI that the application's own ``binaries`` (paths) need, and the file that answers to it."""
-    for path in binaries:
-        soname = needed(files[path])
-        if soname is None:
-            continue
-        yield Fact(voc.MPI, SONAMES[soname], Source.FILES, f"{path}: NEEDED {soname}")
-        for link in sorted(name for name in files if name.endswith("/" + soname)):
-            library = files.resolve(link)
-            version = re.search(r"\.so\.(\d+(?:\.\d+)+)$", library.path) if library else None
-            if library and version:
-                yield Fact(
-                    voc.MPI_ABI, version.group(1), Source.FILES, f"{path}: NEEDED {soname}, {link} is {library.path}"
-                )

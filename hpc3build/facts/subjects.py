@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from hpc3build.errors import InputError
-from hpc3build.evidence.elf import read_elf
-from hpc3build.evidence.layers import ImageFile, ImageFiles
-from hpc3build.facts import Fact, Facts, Key, Source, Statement, cpu, fabric, gather, gpu, libc, mpi, provenance, system
+from hpc3build.evidence.image import Evidence
+from hpc3build.facts import (
+    Fact,
+    Facts,
+    Key,
+    Source,
+    Statement,
+    cpu,
+    declared,
+    fabric,
+    fabric_found,
+    gather,
+    gpu,
+    gpu_found,
+    libc,
+    mpi,
+    mpi_found,
+    provenance,
+    system,
+)
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import agree
 from hpc3build.stack import Stack
 
 _OF_STACK = (cpu.from_stack, gpu.from_stack, mpi.from_stack, fabric.from_stack, libc.from_stack)
-#: .dynamic lies near a file's end: of 1,084 real libraries 11 are larger, and say less.
-MAX_BINARY = 16 << 20
+_OF_FILES = (
+    system.from_files,
+    libc.from_files,
+    mpi_found.from_files,
+    fabric_found.from_files,
+    gpu_found.from_files,
+)
 
 
 def of_stack(stack: Stack, *, folder: str = "", said: tuple[Statement, ...] = ()) -> Facts:
@@ -29,26 +50,12 @@ def of_stack(stack: Stack, *, folder: str = "", said: tuple[Statement, ...] = ()
 
 def wanted(path: str) -> int | None:
     """Bytes to read of a file in an image: the most that any subject asks for."""
-    asked = [libc.wanted(path), system.wanted(path)]
-    if mpi.is_libmpi(path):
-        asked.append(0)
-    elif is_program(path):
-        asked.append(MAX_BINARY)
+    asked = (subject.wanted(path) for subject in (system, gpu_found))
     return max((count for count in asked if count is not None), default=None)
 
 
-def is_program(path: str) -> bool:
-    """Whether ``path`` may be a program of an application."""
-    return "/bin/" in path and path.startswith(("/opt/", "/app/"))
-
-
-def extract(file: ImageFile) -> ImageFile:
-    """A program's ELF facts in place of its bytes, so that thousands of heads never lie in memory together."""
-    return replace(file, extract=read_elf(file.data), data=b"") if is_program(file.path) else file
-
-
-def of_image(files: ImageFiles, stack: Stack | None, labels: Mapping[str, str], binaries: tuple[str, ...]) -> Facts:
-    """What an image's own records, files and labels say; ``binaries`` are the paths of the roots' programs."""
+def of_image(evidence: Evidence, stack: Stack | None, labels: Mapping[str, str]) -> Facts:
+    """What an image's own records, files and labels say. The better source wins, and disagreement is a conflict."""
     statements: list[Statement] = list(of_labels(labels))
     told = {statement.key for statement in statements if isinstance(statement, Fact)}
     if stack is not None:
@@ -60,10 +67,15 @@ def of_image(files: ImageFiles, stack: Stack | None, labels: Mapping[str, str], 
             for statement in provenance.from_stack(stack)
             if isinstance(statement, Fact) and statement.key not in told
         ]
-    statements += system.from_files(files)
-    statements += libc.from_files(files)
-    statements += mpi.from_files(files, binaries)
-    return gather(statements, agree)
+    # With layers unread any list may be short, and any greatest number too small.
+    for found in _OF_FILES if evidence.complete else (system.distribution,):
+        statements += found(evidence)
+    statements += declared.statements(evidence.env, labels)
+    facts = gather(statements, agree)
+    derived = list(declared.of_mpi(labels, facts))
+    if (cuda := facts.get(voc.CUDA_VERSION)) is not None:
+        derived += gpu_found.driver(cuda, facts.value(voc.GPU_ARCHITECTURE))
+    return gather([*statements, *derived], agree) if derived else facts
 
 
 def of_labels(labels: Mapping[str, str]) -> Iterator[Fact]:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from hpc3build.containerfile import ENVIRONMENT
 from hpc3build.errors import InputError
-from hpc3build.evidence.elf import Elf
-from hpc3build.evidence.layers import ImageFiles, Layer, read_layers
+from hpc3build.evidence import applications, loader, packages, profile
+from hpc3build.evidence.binary import Binary, read_binary
+from hpc3build.evidence.image import Evidence
+from hpc3build.evidence.layers import SCAN, ImageFiles, Layer, Wanted, read_layers
 from hpc3build.facts import Fact, Facts, Note, Source, Statement, cpu, gather, subjects
 from hpc3build.facts import vocabulary as voc
 from hpc3build.frontends import for_source, frontends
@@ -137,22 +139,85 @@ def _documentation(docs: str, folder: Path) -> bytes:
     return data
 
 
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """How far an image is read: ``fast`` stops when a stack's record is found, ``thorough`` looks into every file.
+
+    ``roots`` are files or folders of the image that the user names as its application.
+    """
+
+    fast: bool = False
+    thorough: bool = False
+    roots: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.fast and self.thorough:
+            raise InputError("--fast and --thorough exclude each other")
+        for root in self.roots:
+            if not root.startswith("/"):
+                raise InputError(f"--root {root}: expected an absolute path inside the image")
+
+
+DEFAULT = Depth()
+
+
 def wanted(path: str) -> int | None:
     """Bytes to read of a file in an image: the most that anyone asks for."""
-    asked = [subjects.wanted(path), *(frontend.wanted(path) for frontend in frontends().values())]
+    asked = [reader.wanted(path) for reader in (subjects, packages, loader, profile)]
+    asked += [frontend.wanted(path) for frontend in frontends().values()]
     if path == ENVIRONMENT:
         asked.append(1 << 20)
     return max((count for count in asked if count is not None), default=None)
 
 
-def describe(store: Store, reference: Reference, *, labels: bool = True) -> Described:
+def _wanted(depth: Depth, config: ImageConfig) -> Wanted:
+    """``wanted``, and the programs and libraries: by their names, or with ``thorough`` whatever is one."""
+    folders = tuple(f"{folder.rstrip('/')}/" for folder in config.env.get("PATH", "").split(":") if folder)
+    named = (*depth.roots, *(config.entrypoint or ())[:1], *(config.cmd or ())[:1])
+
+    def asked(path: str) -> int | None:
+        found = wanted(path)
+        if found is not None:
+            return found
+        binary = depth.thorough or "/bin/" in path or "/sbin/" in path or ".so" in path
+        return SCAN if binary or path.startswith((*folders, *named)) or path.endswith((".co", ".hsaco")) else None
+
+    return asked
+
+
+def describe(store: Store, reference: Reference, *, labels: bool = True, depth: Depth = DEFAULT) -> Described:
     """Read an image's layers as streams and derive its facts. ``labels=False`` leaves its labels out of it."""
     manifest = store.manifest(reference.digest or reference.tag)
     config = read_config(store, reference, manifest)
-    files = read_layers(image_layers(store, manifest), wanted, extract=subjects.extract)
-    stack = next((found for frontend in frontends().values() if (found := frontend.read_stack(files))), None)
-    facts = subjects.of_image(files, stack, config.labels if labels else {}, binaries(files, stack))
+    layers = image_layers(store, manifest)
+    enough = (lambda files: read_stack(files) is not None) if depth.fast else None
+    files = read_layers(layers, _wanted(depth, config), scan=read_binary, enough=enough)
+    stack = read_stack(files)
+    records = tuple(packages.installed(files))
+    evidence = Evidence(
+        files=files,
+        applications=applications.find(
+            files,
+            config.env,
+            (*(config.entrypoint or ()), *(config.cmd or ())),
+            stack=None if stack is None else binaries(files, stack),
+            frameworks=packages.frameworks(records),
+            named=depth.roots,
+        ),
+        packages=records,
+        env=config.env,
+        complete=len(files.layers) == len(layers),
+    )
+    if evidence.applications.missing:
+        missing = ", ".join(evidence.applications.missing)
+        raise InputError(f"{reference}: no program at {missing}", hint="--root names a file or folder of the image")
+    facts = subjects.of_image(evidence, stack, config.labels if labels else {})
     return Described(manifest, config, files, stack, facts)
+
+
+def read_stack(files: ImageFiles) -> Stack | None:
+    """The stack that the image's own records tell of, by the first package manager that has any."""
+    return next((found for frontend in frontends().values() if (found := frontend.read_stack(files))), None)
 
 
 def read_config(store: Store, reference: Reference, manifest: Manifest) -> ImageConfig:
@@ -171,10 +236,8 @@ def image_layers(store: Store, manifest: Manifest) -> list[Layer]:
     return [Layer(layer.digest, layer.media_type, partial(store.blob, layer.digest)) for layer in manifest.layers]
 
 
-def binaries(files: ImageFiles, stack: Stack | None) -> tuple[str, ...]:
+def binaries(files: ImageFiles, stack: Stack) -> tuple[str, ...]:
     """The programs of the stack's roots: ELF files in the ``bin`` folder of their prefixes."""
-    if stack is None:
-        return ()
     prefixes = []
     for root in stack.roots:
         if root.prefix:
@@ -182,4 +245,4 @@ def binaries(files: ImageFiles, stack: Stack | None) -> tuple[str, ...]:
         else:
             prefixes.append(rf"/opt/software/(?:.*/)?{re.escape(root.name)}-{re.escape(root.version or '')}-{root.id}")
     pattern = re.compile(rf"(?:{'|'.join(prefixes)})/bin/[^/]+" if prefixes else r"(?!)")
-    return tuple(sorted(path for path in files if pattern.fullmatch(path) and isinstance(files[path].extract, Elf)))
+    return tuple(sorted(path for path in files if pattern.fullmatch(path) and isinstance(files[path].extract, Binary)))

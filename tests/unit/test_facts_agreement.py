@@ -7,12 +7,15 @@ import base64
 import pytest
 
 from hpc3build.errors import Contradiction
+from hpc3build.evidence.image import Evidence
 from hpc3build.evidence.layers import ImageFiles
 from hpc3build.facts import Conflict, Fact, Facts, Key, Note, Source, gather
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import agree, reconcile
 from hpc3build.facts.subjects import of_image, of_labels
 from tests.stacks import root, stack
+
+NOTHING = Evidence(files=ImageFiles({}))
 
 
 def facts(source: Source, **named: str) -> Facts:
@@ -166,13 +169,13 @@ def test_labels_are_the_weakest_evidence_and_aliases_are_read() -> None:
 )
 def test_a_label_that_breaks_a_rule_says_nothing(labels: dict[str, str]) -> None:
     assert list(of_labels(labels)) == []
-    assert len(of_image(ImageFiles({}), None, labels, ())) == 0
+    assert len(of_image(NOTHING, None, labels)) == 0
 
 
 def test_stack_files_and_labels_of_an_image_join() -> None:
     made = stack(root("a@1", target="zen3"))
     labels = {voc.CPU_VERSION.name: "x86_64_v3", voc.TITLE.name: "told", voc.RANK.name: "3"}
-    joined = of_image(ImageFiles({}), made, labels, ())
+    joined = of_image(NOTHING, made, labels)
     assert joined.value(voc.CPU_VERSION) == "zen3"
     assert joined.value(voc.TITLE) == "told"
     assert joined.value(voc.IMAGE_VERSION) == "1"
@@ -180,6 +183,6 @@ def test_stack_files_and_labels_of_an_image_join() -> None:
 
 
 def test_a_label_above_what_the_stack_says_is_a_conflict() -> None:
-    joined = of_image(ImageFiles({}), stack(root("a@1", target="x86_64")), {voc.CPU_VERSION.name: "zen3"}, ())
+    joined = of_image(NOTHING, stack(root("a@1", target="x86_64")), {voc.CPU_VERSION.name: "zen3"})
     assert voc.CPU_VERSION not in joined
     assert {conflict.key for conflict in joined.conflicts} >= {voc.CPU_VERSION}

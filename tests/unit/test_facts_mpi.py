@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpc3build.evidence.layers import ImageFile, ImageFiles
+from hpc3build.evidence.binary import is_libmpi
 from hpc3build.facts import mpi
 from hpc3build.facts import vocabulary as voc
 from hpc3build.stack import Package, Stack, Toolchain
@@ -193,16 +193,6 @@ def test_modules_have_the_families_of_their_spack_packages(name: str, family: st
     assert found == {voc.MPI: family, voc.MPI_IMPLEMENTATION: implementation, voc.MPI_VERSION: "4.1"}
 
 
-def file(path: str, data: bytes = b"", *, target: str = "") -> ImageFile:
-    kind = "symlink" if target else "file"
-    return ImageFile(path, kind, 0o755, 0, 0, len(data), target, data, "sha256:0")  # type: ignore[arg-type]
-
-
-def test_a_program_that_is_no_elf_needs_no_mpi() -> None:
-    files = ImageFiles({"/opt/x/bin/run": file("/opt/x/bin/run", b"#!/bin/sh\n"), "/opt/x/bin/e": file("/opt/x/bin/e")})
-    assert list(mpi.from_files(files, ("/opt/x/bin/run", "/opt/x/bin/e"))) == []
-
-
 @pytest.mark.parametrize(
     ("path", "expected"),
     [("/usr/lib/libmpi.so.40", True), ("/opt/lib/libmpi.so.12.5.0", True), ("/usr/lib/libmpich.so.12", True),
@@ -210,7 +200,7 @@ def test_a_program_that_is_no_elf_needs_no_mpi() -> None:
      ("/usr/lib/libmpi_cxx.so.40", False), ("/usr/lib/libmpi.a", False), ("/usr/lib/libmpifort.so.12", False)],
 )  # fmt: skip
 def test_names_of_mpi_libraries(path: str, expected: bool) -> None:
-    assert mpi.is_libmpi(path) is expected
+    assert is_libmpi(path) is expected
 
 
 def test_sonames_lead_to_families() -> None:

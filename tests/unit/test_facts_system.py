@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from hpc3build.evidence.image import Evidence
 from hpc3build.evidence.layers import ImageFile, ImageFiles
-from hpc3build.facts import system
+from hpc3build.facts import Statement, system
 from hpc3build.facts import vocabulary as voc
 from tests.stacks import values
 
@@ -17,6 +20,10 @@ def image(**paths: bytes) -> ImageFiles:
     return ImageFiles(
         {names[k]: ImageFile(names[k], "file", 0o644, 0, 0, len(d), "", d, "sha256:0") for k, d in paths.items()}
     )
+
+
+def distribution(files: ImageFiles) -> Iterator[Statement]:
+    return system.distribution(Evidence(files=files))
 
 
 @pytest.mark.parametrize(
@@ -33,25 +40,25 @@ def image(**paths: bytes) -> ImageFiles:
     ],
 )
 def test_vendor_and_version(text: bytes, expected: tuple[str | None, str | None]) -> None:
-    found = values(system.from_files(image(etc=text)))
+    found = values(distribution(image(etc=text)))
     assert (found.get(voc.OS_VENDOR), found.get(voc.OS_VERSION)) == expected
 
 
 @pytest.mark.parametrize("value", ["$(reboot)", "`id`", "a\\nb", "a b;c", "../x", "\x1b[2J"])
 def test_hostile_values_never_become_facts(value: str) -> None:
-    assert values(system.from_files(image(etc=f"ID='{value}'\n".encode()))).get(voc.OS_VENDOR) is None
+    assert values(distribution(image(etc=f"ID='{value}'\n".encode()))).get(voc.OS_VENDOR) is None
 
 
 def test_etc_comes_first_and_usr_lib_stands_in() -> None:
-    assert values(system.from_files(image(etc=b"ID=a\n", usr=b"ID=b\nVERSION_ID=1\n"))) == {voc.OS_VENDOR: "a"}
-    assert values(system.from_files(image(usr=DEBIAN))) == {voc.OS_VENDOR: "debian", voc.OS_VERSION: "12"}
-    assert values(system.from_files(image())) == {}
+    assert values(distribution(image(etc=b"ID=a\n", usr=b"ID=b\nVERSION_ID=1\n"))) == {voc.OS_VENDOR: "a"}
+    assert values(distribution(image(usr=DEBIAN))) == {voc.OS_VENDOR: "debian", voc.OS_VERSION: "12"}
+    assert values(distribution(image())) == {}
 
 
 def test_the_usual_link_from_etc_is_followed() -> None:
     link = ImageFile("/etc/os-release", "symlink", 0o777, 0, 0, 0, "../usr/lib/os-release", b"", "sha256:0")
     files = ImageFiles({**image(usr=DEBIAN), "/etc/os-release": link})
-    assert values(system.from_files(files)) == {voc.OS_VENDOR: "debian", voc.OS_VERSION: "12"}
+    assert values(distribution(files)) == {voc.OS_VENDOR: "debian", voc.OS_VERSION: "12"}
 
 
 def test_only_os_release_is_read() -> None:

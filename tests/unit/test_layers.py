@@ -8,7 +8,6 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from typing import BinaryIO
 
 import pytest
@@ -17,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc3build.errors import ImageError
-from hpc3build.evidence.layers import ImageFile, ImageFiles, Layer, read_layers
+from hpc3build.evidence.layers import SCAN, ImageFile, ImageFiles, Layer, read_layers
 
 TAR = "application/vnd.oci.image.layer.v1.tar+gzip"
 Entry = tuple[str, bytes | str | None] | tarfile.TarInfo
@@ -247,13 +246,20 @@ def test_glob() -> None:
     assert found("/usr/lib?libmpi.so*") == []
 
 
-def test_extract_replaces_large_data() -> None:
-    def extract(file: ImageFile) -> ImageFile:
-        return replace(file, extract=len(file.data), data=b"")
+def test_scan_sees_content_that_is_never_held() -> None:
+    def scan(path: str, size: int, pieces: Iterator[bytes]) -> object:
+        return (size, sum(map(len, pieces))) if path != "/none" else None
 
-    data = tar(*((f"f{number}", bytes(900)) for number in range(100)), hard("z", "f1"))
-    files = read_layers([layer(data)], lambda _: 900, extract=extract, limit=50_000)
-    assert {file.extract for file in files.values()} == {900}
+    data = tar(*((f"f{number}", bytes(3 << 20)) for number in range(4)), ("none", b"x"), hard("z", "f1"))
+    files = read_layers([layer(data)], lambda _: SCAN, scan=scan, limit=50_000)
+    assert {file.extract for file in files.values()} == {(3 << 20, 3 << 20)}
+    assert sorted(files) == ["/f0", "/f1", "/f2", "/f3", "/z"]
+
+
+def test_what_scan_leaves_is_skipped() -> None:
+    data = tar(("a", b"head" + bytes(5 << 20)), ("b", b"tail"))
+    files = read_layers([layer(data)], lambda _: SCAN, scan=lambda _path, _size, pieces: next(pieces)[:4])
+    assert [files[path].extract for path in ("/a", "/b")] == [b"head", b"tail"]
 
 
 def test_enough_leaves_older_layers_unread() -> None:

@@ -1,0 +1,62 @@
+"""Records of package managers in an image: which of the packages that matter to HPC are installed, and their versions.
+
+One module a manager, each with ``wanted`` (what it reads) and ``read``; ``installed`` asks them all. Packages outside
+``MATTER`` are passed over: a list of everything is what an SBOM is for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+
+from hpc3build.evidence.layers import ImageFiles
+from hpc3build.evidence.packages.record import MAX_BYTES, Installed
+
+#: Names, lower-cased, of packages that say something about MPI, CUDA, ROCm, UCX, libfabric or process management.
+MATTER = re.compile(
+    r"(?:lib)?(?:openmpi|mpich|mvapich2?|intel-?mpi|impi|intel-oneapi-mpi|hpcx|pmix|ucx|fabric1?|ucp?0|mpi4py)"
+    r"[a-z0-9._+-]*"
+    r"|intel-oneapi-mpi[a-z0-9.-]*|impi[-_]rt|mpi"
+    r"|cuda[a-z0-9._-]*|nvidia[-_]cuda[a-z0-9._-]*|libcudart[a-z0-9.]*|cudatoolkit"
+    r"|rocm[a-z0-9._-]*|hip[-_a-z0-9.]*|torch|tensorflow[a-z0-9._-]*|jaxlib|jax-cuda[a-z0-9._-]*|cupy[a-z0-9._-]*|pytorch"
+)
+
+
+#: Python packages whose libraries are an application's own code, by the folder that they are imported from.
+_FRAMEWORKS = {"torch": "torch", "pytorch": "torch", "tensorflow": "tensorflow", "jaxlib": "jaxlib", "mpi4py": "mpi4py"}
+
+
+def frameworks(found: Iterable[Installed]) -> tuple[str, ...]:
+    """The folders, below ``site-packages``, of those that pip or conda installed."""
+    return tuple(
+        dict.fromkeys(
+            folder
+            for package in found
+            if package.manager in ("pip", "conda")
+            for name, folder in _FRAMEWORKS.items()
+            if package.name.partition("-")[0] == name
+        )
+    )
+
+
+def managers() -> tuple[ModuleType, ...]:
+    """All readers."""
+    from hpc3build.evidence.packages import apk, conda, dpkg, pip, rpm
+
+    return dpkg, rpm, apk, conda, pip
+
+
+def wanted(path: str) -> int | None:
+    """Bytes to read of ``path``, for readers of layers."""
+    asked = (manager.wanted(path) for manager in managers())
+    return max((count for count in asked if count is not None), default=None)
+
+
+def installed(files: ImageFiles) -> Iterator[Installed]:
+    """The packages that matter, in the order of the managers."""
+    for manager in managers():
+        yield from (package for package in manager.read(files) if MATTER.fullmatch(package.name.lower()))
+
+
+__all__ = ["MATTER", "MAX_BYTES", "Installed", "installed", "managers", "wanted"]

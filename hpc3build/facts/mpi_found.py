@@ -1,0 +1,185 @@
+"""MPI by an image's files: which library the applications load, whose it is, and whether it can be exchanged (R8)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from hpc3build.evidence.applications import Program
+from hpc3build.evidence.binary import Binary, is_libmpi
+from hpc3build.evidence.image import Evidence
+from hpc3build.evidence.loader import Loaded
+from hpc3build.evidence.packages import Installed
+from hpc3build.facts import Fact, Key, Note, Source, Statement
+from hpc3build.facts import vocabulary as voc
+from hpc3build.facts.mpi import SONAMES
+
+#: What a library calls itself → its implementation; the first that fits, since derivatives also say MPICH.
+_NAMES = (
+    ("Intel(R) MPI Library", "intel-mpi"),
+    ("CRAY MPICH", "cray-mpich"),
+    ("ParaStation MPI", "parastation"),
+    ("MVAPICH2 Version", "mvapich2"),
+    ("MVAPICH Version", "mvapich"),
+    ("Open MPI v", "openmpi"),
+    ("MPICH Version", "mpich"),
+)
+#: Packages whose version is that of the MPI itself.
+_PACKAGES = MappingProxyType(
+    {
+        "openmpi": re.compile(r"libopenmpi\d+(?:t64)?|openmpi(?:-libs|-bin)?"),
+        "mpich": re.compile(r"libmpich\d+(?:t64)?|mpich(?:-libs)?"),
+        "mvapich2": re.compile(r"mvapich2"),
+        "intel-mpi": re.compile(r"impi[-_]rt|intel-oneapi-mpi(?:-20[\d.]+)?"),
+    }
+)
+_ANY_PACKAGE = re.compile(r"(?:lib)?(?:openmpi|mpich|mvapich|impi|intel-?mpi|intel-oneapi-mpi|hpcx)[a-z0-9._+-]*")
+_STATIC = MappingProxyType(
+    {"ompi_mpi_init": "openmpi", "MPID_Init": "mpich", "MPIR_CVAR_ABORT_ON_LEAKED_HANDLES": "mpich"}
+)
+#: How a library may be found so that another of its name, put first or in its place, is taken instead (R8).
+_EXCHANGEABLE = frozenset({"environment", "runpath", "cache", "standard"})
+
+
+@dataclass(frozen=True)
+class Use:
+    """A program that uses MPI; ``library`` is None where it is linked into it."""
+
+    program: Program
+    family: str
+    library: Loaded | None
+    evidence: str
+
+
+def uses(evidence: Evidence) -> tuple[Use, ...]:
+    """The applications that use MPI; programs of the distribution's own folders only where no other does."""
+    found = [use for program in evidence.applications.programs if (use := _use(program)) is not None]
+    return tuple([use for use in found if use.program.chosen] or found)
+
+
+def _use(program: Program) -> Use | None:
+    for library in program.libraries:
+        if library.name in SONAMES:
+            way = "" if library.by == program.path else f" by {library.by}, which it loads"
+            return Use(program, SONAMES[library.name], library, f"{program.path}: NEEDED {library.name}{way}")
+    for mark in sorted(program.binary.marks & set(_STATIC)):
+        return Use(program, _STATIC[mark], None, f"{program.path}: {mark} inside, no MPI library needed")
+    return None
+
+
+def from_files(evidence: Evidence) -> Iterator[Statement]:
+    """Family, implementation, version, ABI and portability of the MPI in use; ``none``, or a note, without any."""
+    found = uses(evidence)
+    if not found:
+        yield from _without(evidence)
+        return
+    why = f" ({found[0].program.why})" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+    by_family = {use.family: use for use in reversed(found)}
+    texts = "; ".join(use.evidence for _, use in sorted(by_family.items()))
+    yield Fact(voc.MPI, ",".join(sorted(by_family)), Source.FILES, texts + why)
+    libraries = {use.library.file.path: use for use in found if use.library and use.library.file}
+    dynamic = len(libraries) > 0 and all(use.library and use.library.file for use in found)
+    implementations = {path: _implementation(use, evidence) for path, use in libraries.items()}
+    if dynamic and all(implementations.values()):
+        yield _joined(voc.MPI_IMPLEMENTATION, implementations.values())
+        yield from _version(evidence, {name for name, _ in filter(None, implementations.values())})
+    if dynamic:
+        yield from _abi(libraries.values())
+        yield from _portability(tuple(libraries.values()))
+
+
+def _joined(key: Key, found: Iterable[tuple[str, str] | None]) -> Fact:
+    pairs = dict(filter(None, found))
+    return Fact(key, ",".join(sorted(pairs)), Source.FILES, "; ".join(pairs[name] for name in sorted(pairs)))
+
+
+def _implementation(use: Use, evidence: Evidence) -> tuple[str, str] | None:
+    """Its name, and what tells it."""
+    file = use.library.file if use.library else None
+    if file is None:
+        return None
+    if "/hpcx" in file.path and use.family == "openmpi":
+        return "hpcx", file.path
+    marks = file.extract.marks if isinstance(file.extract, Binary) else frozenset()
+    for mark, implementation in _NAMES:
+        if mark in marks:
+            return implementation, f"{file.path} calls itself {mark.removesuffix(' v').removesuffix(' Version')}"
+    owners = [name for name, pattern in _PACKAGES.items() if _of(evidence, pattern)]
+    return (owners[0], _of(evidence, _PACKAGES[owners[0]])[0].origin) if len(owners) == 1 else None
+
+
+def _of(evidence: Evidence, pattern: re.Pattern[str]) -> list[Installed]:
+    return [package for package in evidence.packages if pattern.fullmatch(package.name.lower())]
+
+
+def _version(evidence: Evidence, implementations: set[str]) -> Iterator[Statement]:
+    if len(implementations) != 1 or (pattern := _PACKAGES.get(*implementations)) is None:
+        return
+    packages = [package for package in _of(evidence, pattern) if voc.is_version(package.upstream)]
+    if len({package.upstream for package in packages}) == 1:
+        first = packages[0]
+        yield Fact(voc.MPI_VERSION, first.upstream, Source.FILES, first.origin)
+
+
+def _abi(found: Iterable[Use]) -> Iterator[Statement]:
+    versions: dict[str, str] = {}
+    for use in found:
+        if use.library and use.library.file:
+            match = re.search(r"\.so\.(\d+(?:\.\d+)+)$", use.library.file.path)
+            if match is None:
+                return
+            versions.setdefault(match[1], f"{use.evidence}, which is {use.library.file.path}")
+    if len(versions) == 1:
+        yield from (Fact(voc.MPI_ABI, version, Source.FILES, told) for version, told in versions.items())
+
+
+def _portability(found: tuple[Use, ...]) -> Iterator[Statement]:
+    """R8: only where every application's own look-up would take another library of the name."""
+    ways = {use.library.how: use for use in found if use.library}
+    fixed = next((use for how, use in ways.items() if how not in _EXCHANGEABLE), None)
+    if fixed is not None and fixed.library is not None:
+        yield Note(
+            voc.MPI_MODE,
+            f"{fixed.library.name} is found by {'DT_RPATH' if fixed.library.how == 'rpath' else 'its full path'} "
+            "alone: the host's cannot take its place",
+            fixed.evidence,
+        )
+        return
+    how = "; ".join(_told(use.program, use.library) for use in ways.values() if use.library)
+    modes = "mpi_replace"
+    fabric = [_libfabric(use) for use in found]
+    if all(library is not None and library.how in _EXCHANGEABLE for library in fabric):
+        modes += ",libfabric_inject"
+        how += "; libfabric.so.1 is found alike"
+    yield Fact(voc.MPI_MODE, modes, Source.FILES, how)
+
+
+def _told(program: Program, library: Loaded) -> str:
+    way = {"runpath": "DT_RUNPATH, which LD_LIBRARY_PATH precedes", "environment": "LD_LIBRARY_PATH",
+           "cache": "ld.so.conf", "standard": "the standard directories"}[str(library.how)]  # fmt: skip
+    alias = "; a host's libmpi.so.12 needs the alias libmpich.so.12" if library.name == "libmpich.so.12" else ""
+    return f"{program.path} finds {library.name} by {way}{alias}"
+
+
+def _libfabric(use: Use) -> Loaded | None:
+    return use.program.by_name.get("libfabric.so.1")
+
+
+def _without(evidence: Evidence) -> Iterator[Statement]:
+    """No application uses MPI: ``none`` where the image has none at all."""
+    present = next((path for path in sorted(evidence.files) if is_libmpi(path)), None)
+    if present is None:
+        record = _of(evidence, _ANY_PACKAGE)
+        present = record[0].origin if record else None
+    programs = evidence.applications.chosen
+    if present is not None:
+        yield Note(voc.MPI, "an MPI is in the image, and no application is known to use it", present)
+    elif programs and evidence.complete:
+        more = f" and {len(programs) - 1} more" if len(programs) > 1 else ""
+        told = f"no MPI library in the image, none inside {programs[0].path} ({programs[0].why}){more}"
+        yield Fact(voc.MPI, "none", Source.FILES, told)
+        # GROMACS brings a thread-MPI of its own, which its files do not tell from none.
+        if not any(library.name.startswith("libgromacs") for program in programs for library in program.libraries):
+            yield Fact(voc.MPI_IMPLEMENTATION, "none", Source.FILES, told)
