@@ -132,10 +132,9 @@ def _add_render(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _render(options: argparse.Namespace) -> int:
-    from hpc3build.run import run
     from hpc3build.workflows.render import render, write_atomically
 
-    planned = render(tuple(options.recipe), shared.settings(options), run)
+    planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options))
     if options.context:
         planned.context.write(Path(options.context))
     if options.output:
@@ -186,7 +185,7 @@ def _build(options: argparse.Namespace) -> int:
             f"this machine, -t docker://HOST/{options.tag} pushes it",
         )
     secrets = dict(map(shared.secret, options.secret))
-    planned = render(tuple(options.recipe), shared.settings(options), run)
+    planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options))
     engine = choose(options.engine, run_quietly if options.quiet else run)
     access = shared.access(options)
     built = build(planned, target, engine, run, secrets=secrets, no_cache=options.no_cache, access=access)
@@ -216,10 +215,9 @@ def _add_facts(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _facts(options: argparse.Namespace) -> int:
     from hpc3build import report
-    from hpc3build.run import run
     from hpc3build.workflows.describe import facts_of
 
-    subject, facts = facts_of(options.source, shared.settings(options), run, shared.access(options))
+    subject, facts = facts_of(options.source, shared.settings(options), shared.runner(options), shared.access(options))
     if options.json:
         sys.stdout.write(report.dumps(report.facts_json(subject, facts)))
     else:
