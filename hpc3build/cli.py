@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hpc3build {__version__}")
     parser.set_defaults(command=None, debug=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for add in (_add_render, _add_build, _add_facts, _add_annotate, _add_inspect, _add_check):
+    for add in (_add_render, _add_build, _add_facts, _add_annotate, _add_inspect, _add_check, _add_spack_extension):
         add(commands, common)
     return parser
 
@@ -355,3 +355,21 @@ def _check(options: argparse.Namespace) -> int:
     findings = check(parse(options.reference), tuple(options.engines), run, shared.access(options))
     sys.stdout.write(report.dumps(report.check_json(findings)) if options.json else report.check_text(findings))
     return 0 if report.verdict(findings) == "CONFORMS" else 1
+
+
+def _add_spack_extension(commands: Any, common: argparse.ArgumentParser) -> None:
+    _command(
+        commands,
+        common,
+        "spack-extension",
+        _spack_extension,
+        "the folder that gives Spack the command spack hpc3, for its config:extensions",
+        "hpc3build spack-extension",
+    )
+
+
+def _spack_extension(options: argparse.Namespace) -> int:
+    from hpc3build.resources import spack_extension
+
+    print(spack_extension())
+    return 0

@@ -22,7 +22,7 @@ from hpc3build.stores.layout import Layout
 from tests.commands import ROOT, assert_one_message, hpc3build
 from tests.images import make_index, make_layout
 
-COMMANDS = ("render", "build", "facts", "annotate", "inspect", "check")
+COMMANDS = ("render", "build", "facts", "annotate", "inspect", "check", "spack-extension")
 SCHEMAS = ROOT / "hpc3build" / "schemas"
 LOCKS = sorted((ROOT / "tests/data/spack/envs").glob("*/spack.lock"))
 GPU = "org.supercontainers.gpu"
