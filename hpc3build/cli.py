@@ -30,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code (docs/cli.md) and never lets an error of ours become a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
+    parser = _parser(arguments[0] if arguments else "")
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help(sys.stderr)
@@ -91,7 +91,8 @@ def _visible(text: str) -> str:
     return kept.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(only: str = "") -> argparse.ArgumentParser:
+    """The parser; with the options of the command ``only`` alone where that is one."""
     common = _Parser(add_help=False)
     group = common.add_argument_group("everywhere")
     group.add_argument("-q", "--quiet", action="store_true", help="say nothing but results and errors")
@@ -101,7 +102,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hpc3build {__version__}")
     parser.set_defaults(command=None, debug=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for add in (_add_render, _add_build, _add_facts, _add_annotate, _add_inspect, _add_check, _add_spack_extension):
+    adders = {
+        "render": _add_render,
+        "build": _add_build,
+        "facts": _add_facts,
+        "annotate": _add_annotate,
+        "inspect": _add_inspect,
+        "check": _add_check,
+        "spack-extension": _add_spack_extension,
+    }
+    for add in [adders[only]] if only in adders else adders.values():
         add(commands, common)
     return parser
 

@@ -7,12 +7,14 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc3build.facts import Facts
 from hpc3build.findings import Finding, Outcome
-from hpc3build.rewrite import Result
-from hpc3build.workflows.inspect import Inspected
+
+if TYPE_CHECKING:  # every command imports this module, and few need these
+    from hpc3build.rewrite import Result
+    from hpc3build.workflows.inspect import Inspected
 
 
 def dumps(document: Any) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc3build import bases
 from hpc3build.errors import InputError
-from hpc3build.evidence.layers import ImageFiles
 from hpc3build.facts import cpu
 from hpc3build.frontends import Context
 from hpc3build.frontends.spack_concretize import concretize
@@ -24,6 +23,9 @@ from hpc3build.frontends.spack_sources import PACKAGES_URL, Source, pack, source
 from hpc3build.recipe import Recipe, Section, Settings, dump_yaml, read_settings, read_text, read_yaml
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
+
+if TYPE_CHECKING:
+    from hpc3build.evidence.layers import ImageFiles
 
 YAML, LOCK = "spack.yaml", "spack.lock"
 #: The Spack of recipes without lock that name none, and the release of clingo, which all of its releases work with.
