@@ -7,7 +7,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +22,7 @@ from hpc3build.errors import Hpc3BuildError, InputError, ToolError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code (docs/cli.md) and never lets an error of ours become a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
+    parser = _parser(arguments[0] if arguments else "")
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help(sys.stderr)
@@ -66,7 +66,8 @@ def _terminate(number: int, frame: object) -> NoReturn:
     raise _Terminated
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(only: str = "") -> argparse.ArgumentParser:
+    """The parser; with the options of the command ``only`` alone where that is one."""
     common = Parser(add_help=False)
     group = common.add_argument_group("everywhere")
     group.add_argument("-q", "--quiet", action="store_true", help="say nothing but results and errors")
@@ -76,10 +77,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hpc3build {__version__}")
     parser.set_defaults(command=None, debug=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for add in (_add_render, _add_build, _add_facts, cli_annotate.add, _add_inspect, _add_check):
+    adders: dict[str, Callable[[Any, argparse.ArgumentParser], None]] = {
+        "render": _add_render,
+        "build": _add_build,
+        "facts": _add_facts,
+        "annotate": cli_annotate.add,
+        "inspect": _add_inspect,
+        "check": _add_check,
+        "spack-extension": _add_spack_extension,
+        **cli_host.ADDERS,
+    }
+    for add in [adders[only]] if only in adders else adders.values():
         add(commands, common)
-    for name, text, example in cli_host.COMMANDS:
-        cli_host.ADD[name](_command(commands, common, name, cli_host.RUN[name], text, example))
     return parser
 
 
@@ -99,10 +108,9 @@ def _add_render(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _render(options: argparse.Namespace) -> int:
-    from hpc3build.run import run
     from hpc3build.workflows.render import render, write_atomically
 
-    planned = render(tuple(options.recipe), shared.settings(options), run)
+    planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options))
     if options.context:
         planned.context.write(Path(options.context))
     if options.output:
@@ -152,7 +160,7 @@ def _build(options: argparse.Namespace) -> int:
             f"this machine, -t docker://HOST/{options.tag} pushes it",
         )
     secrets = dict(map(shared.secret, options.secret))
-    planned = render(tuple(options.recipe), shared.settings(options), run)
+    planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options))
     engine = choose(options.engine, run_quietly if options.quiet else run)
     access = shared.access(options)
     built = build(planned, target, engine, run, secrets=secrets, no_cache=options.no_cache, access=access)
@@ -182,10 +190,9 @@ def _add_facts(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _facts(options: argparse.Namespace) -> int:
     from hpc3build import report
-    from hpc3build.run import run
     from hpc3build.workflows.describe import facts_of
 
-    subject, facts = facts_of(options.source, shared.settings(options), run, shared.access(options))
+    subject, facts = facts_of(options.source, shared.settings(options), shared.runner(options), shared.access(options))
     if options.json:
         sys.stdout.write(report.dumps(report.facts_json(subject, facts)))
     else:
@@ -269,3 +276,21 @@ def _check(options: argparse.Namespace) -> int:
     else:
         sys.stdout.write(report_check.as_text(checked))
     return 0 if report_check.verdict(checked.findings) == "CONFORMS" else 1
+
+
+def _add_spack_extension(commands: Any, common: argparse.ArgumentParser) -> None:
+    _command(
+        commands,
+        common,
+        "spack-extension",
+        _spack_extension,
+        "the folder that gives Spack the command spack hpc3, for its config:extensions",
+        "hpc3build spack-extension",
+    )
+
+
+def _spack_extension(options: argparse.Namespace) -> int:
+    from hpc3build.resources import spack_extension
+
+    print(spack_extension())
+    return 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hpc3build import options as shared
+from hpc3build.console import add_command
 
 if TYPE_CHECKING:
     from hpc3build.host.fingerprint import Fingerprint
@@ -201,3 +203,10 @@ def run_index(options: argparse.Namespace) -> int:
 
 ADD: dict[str, Any] = {"fingerprint": add_fingerprint, "match": add_match, "pick": add_pick, "index": add_index}
 RUN: dict[str, Any] = {"fingerprint": run_fingerprint, "match": run_match, "pick": run_pick, "index": run_index}
+
+
+def _adder(name: str, text: str, example: str) -> Callable[[Any, argparse.ArgumentParser], None]:
+    return lambda commands, common: ADD[name](add_command(commands, common, name, RUN[name], text, example))
+
+
+ADDERS = {name: _adder(name, text, example) for name, text, example in COMMANDS}

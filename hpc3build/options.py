@@ -11,12 +11,25 @@ from typing import Any
 
 from hpc3build.errors import InputError
 
+#: The time limit of a concretization; the largest environments known take some minutes.
+SECONDS = 1800
+# What Spack may see of this process: where programs and homes are, its own Python and caches, the way to the net.
+_FOR_SPACK = frozenset(
+    {
+        "PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "SPACK_PYTHON", "SPACK_USER_CACHE_PATH", "SSL_CERT_FILE",
+        "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+        "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+    }
+)  # fmt: skip
+
 
 def add_recipe(parser: argparse.ArgumentParser, *, building: bool) -> None:
     """Options of recipes; those that only ``building`` needs are left out elsewhere."""
     parser.add_argument("--target", metavar="T", help="CPU target, an archspec name (x86_64_v3, zen3)")
     parser.add_argument("--cuda-compute-capabilities", metavar="C", help="for EasyBuild, as 8.0,9.0")
     parser.add_argument("--title", help="title of the image")
+    _add_concretize(parser)
+    parser.add_argument("--packages-source", metavar="DIR|URL", help="git repository of spack-packages")
     if building:
         parser.add_argument("--base", metavar="IMAGE", help="base image of both stages")
         parser.add_argument(
@@ -26,8 +39,6 @@ def add_recipe(parser: argparse.ArgumentParser, *, building: bool) -> None:
         )
         parser.add_argument("--spack-ref", metavar="REF", help="tag or commit of Spack in the builder")
         parser.add_argument("--spack-source", metavar="DIR|URL", help="git repository of Spack: a clone here, or a URL")
-        parser.add_argument("--packages-source", metavar="DIR|URL", help="the same of spack-packages")
-        parser.add_argument("--concretize", choices=("builder",), help="set the lock aside")
         parser.add_argument(
             "--host-provided",
             metavar="NAME",
@@ -37,14 +48,52 @@ def add_recipe(parser: argparse.ArgumentParser, *, building: bool) -> None:
         )
 
 
+def _add_concretize(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("concretization of a spack.yaml")
+    group.add_argument(
+        "--concretize",
+        choices=("lock", "builder", "host"),
+        help="by the lock beside it, in the builder, or by the Spack of this machine "
+        "(default: the lock where there is one, else the builder)",
+    )
+    group.add_argument("--spack", metavar="DIR", help="for host, a Spack's own folder (default: spack on PATH)")
+    group.add_argument("--spack-config", metavar="DIR", help="for host, a user configuration (default: an empty one)")
+    group.add_argument(
+        "--concretize-seconds", metavar="N", type=_seconds, help=f"for host, the time limit (default: {SECONDS})"
+    )
+    group.add_argument("--save-lock", metavar="FILE", help="keep the lock that counts, as spack.lock beside it, say")
+
+
+def _seconds(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 10**6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return int(text)
+
+
 def settings(options: argparse.Namespace) -> Any:
     """Settings with what the command line gives; a frontend puts them over those of hpc3build.yaml."""
     from hpc3build.recipe import Settings
 
-    names = ("target", "cuda_compute_capabilities", "title", "base", "entrypoint", "concretize")
-    of_spack = ("spack_ref", "spack_source", "packages_source")
+    names = ("target", "cuda_compute_capabilities", "title", "base", "entrypoint", "concretize", "save_lock")
+    of_spack = ("spack_ref", "spack_source", "packages_source", "spack", "spack_config", "concretize_seconds")
     given = {name: getattr(options, name, None) for name in (*names, *of_spack)}
-    return Settings().overridden(**given, host_provided=tuple(getattr(options, "host_provided", ())))
+    for name in ("spack", "spack_config", "concretize_seconds"):
+        if given[name] is not None and given["concretize"] != "host":
+            raise InputError(f"--{name.replace('_', '-')} is for --concretize host")
+    if given["concretize"] == "host":
+        given["concretize_seconds"] = given["concretize_seconds"] or SECONDS
+    seen = {name: value for name, value in os.environ.items() if name in _FOR_SPACK and value}
+    return Settings().overridden(**given, environment=seen, host_provided=tuple(getattr(options, "host_provided", ())))
+
+
+def runner(options: argparse.Namespace) -> Any:
+    """What starts processes: it shows on standard error what takes long, unless ``--quiet`` is given."""
+    from hpc3build.run import run, run_quietly
+
+    if getattr(options, "concretize", None) == "host" and not options.quiet:
+        limit = options.concretize_seconds or SECONDS
+        print(f"hpc3build: Spack concretizes on this machine, for {limit} s at most", file=sys.stderr)
+    return run_quietly if options.quiet else run
 
 
 def secret(text: str) -> tuple[str, Path]:

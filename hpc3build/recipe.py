@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import io
 import re
 import shlex
 import warnings
@@ -29,7 +30,8 @@ class Settings:
 
     ``base`` is the image of both stages, ``target`` an archspec name, ``final_packages`` and ``build_packages`` are
     the base's package names, ``pins`` the releases of the tools in the builder, ``secrets`` the ids of build secrets,
-    ``caches`` absolute paths kept between builds.
+    ``caches`` absolute paths kept between builds. ``concretize`` is lock, builder or host; for host, ``spack`` and
+    ``spack_config`` are folders, and ``environment`` the variables that Spack may see.
     """
 
     title: str | None = None
@@ -54,6 +56,11 @@ class Settings:
     packages_source: str | None = None
     concretize: str | None = None
     host_provided: tuple[str, ...] = ()
+    spack: str | None = None
+    spack_config: str | None = None
+    concretize_seconds: int | None = None
+    save_lock: str | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
 
     def overridden(self, **options: Any) -> Settings:
         """These settings with every option that is given (not None and not empty) in its place."""
@@ -71,11 +78,15 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a frontend loaded. ``origin`` is the file, ``folder`` where its neighbours lie."""
+    """What a frontend loaded. ``origin`` is the file, ``folder`` where its neighbours lie.
+
+    ``lock`` is the text of the lock that counts, None where there is none.
+    """
 
     origin: Path
     folder: Path
     settings: Settings = field(default_factory=Settings)
+    lock: str | None = None
 
     @property
     def title(self) -> str:
@@ -141,6 +152,17 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}:1: expected a mapping, found {kind(data)}")
     _bound(path, data)
     return data
+
+
+def dump_yaml(document: Any) -> bytes:
+    """A document as YAML, with what read_yaml keeps of its text."""
+    from ruamel.yaml import YAML
+
+    writer = YAML(typ="rt")
+    writer.width = 4096
+    buffer = io.StringIO()
+    writer.dump(document, buffer)
+    return buffer.getvalue().encode()
 
 
 def _shallow(path: Path, text: str) -> None:

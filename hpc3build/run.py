@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import signal
 import subprocess
@@ -114,12 +115,15 @@ def _streamed(
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
+        # What has a time limit may start workers, which would keep the pipe open after their parent's end.
+        start_new_session=timeout is not None,
     ) as process:
         late = threading.Event()
 
         def stop() -> None:
             late.set()
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
         alarm = threading.Timer(timeout or threading.TIMEOUT_MAX, stop)
         alarm.daemon = True
@@ -140,6 +144,8 @@ def _streamed(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
             process.kill()
+            if timeout is not None:
+                stop()
             raise
         finally:
             alarm.cancel()

@@ -44,7 +44,8 @@ class Package:
     know. ``virtuals`` are the interfaces that the package provides. ``origin`` is where it was read, for evidence
     texts: ``spack.lock: openmpi@4.1.5/abc1234``; ``target_origin`` says what decided the target where that is not the
     node itself. ``capabilities`` are an easyconfig's own CUDA compute capabilities.
-    ``prefix`` is where an image has it, as an absolute path.
+    ``prefix`` is where an image has it, as an absolute path. ``compilers`` are those of its C, C++ and Fortran, as
+    ``gcc@12.2.0``.
     """
 
     id: str
@@ -55,7 +56,7 @@ class Package:
     target_origin: str = ""
     unmapped_flags: str = ""
     os: str | None = None
-    compiler: str | None = None
+    compilers: tuple[str, ...] = ()
     variants: Mapping[str, Variant] = field(default_factory=lambda: NO_VARIANTS)
     dependencies: tuple[Dependency, ...] = ()
     virtuals: tuple[str, ...] = ()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hpc3build.conformance.files import extract, wanted
+from hpc3build.conformance.files import wanted
 from hpc3build.conformance.live import live, prove
 from hpc3build.conformance.rule import Image, Level, Rule, Severity
 from hpc3build.conformance.rules import BY_ID, RULES
 from hpc3build.findings import Finding, Outcome
 
 __all__ = [
-    "BY_ID", "RULES", "Image", "Level", "Rule", "Severity", "extract", "live", "prove", "proven", "static", "wanted",
+    "BY_ID", "RULES", "Image", "Level", "Rule", "Severity", "live", "prove", "proven", "static", "wanted",
 ]  # fmt: skip
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from hpc3build.conformance.rule import Check, Image, Remark
 from hpc3build.containerfile import ENVIRONMENT
-from hpc3build.evidence.elf import MAGIC
-from hpc3build.evidence.layers import ImageFile, ImageFiles
-from hpc3build.evidence.sections import section_names
+from hpc3build.evidence.layers import SCAN, ImageFiles
 from hpc3build.findings import Outcome
 
 #: Files that only a build needs, or that tell of the site that built: by rule, what each is and its paths.
@@ -69,23 +66,13 @@ _BASE_SETUID = re.compile(
     r"|/usr/lib(?:exec)?/(?:.*/)?(?:dbus-daemon-launch-helper|ssh-keysign|utempter|polkit-agent-helper-1|pt_chown)"
 )
 _SHELLS = ("/bin/bash", "/usr/bin/bash")
-#: Bytes of a binary that are read to see whether it was stripped; a larger one is not judged.
-STRIP_LIMIT = 32 << 20
 
 
 def wanted(path: str) -> int | None:
-    """Bytes to read of a file for the rules: the names of all, login scripts, and applications to the end."""
+    """What is read of a file for the rules: the names of all, login scripts, and the sections of applications."""
     if is_login_script(path) or path == ENVIRONMENT:
         return 64 << 10
-    return STRIP_LIMIT if _APPLICATIONS.fullmatch(path) else 0
-
-
-def extract(file: ImageFile) -> ImageFile:
-    """An ELF file becomes the names of its sections, or None where they cannot be told; its bytes are let go."""
-    if is_login_script(file.path) or file.path == ENVIRONMENT:
-        return file
-    names = section_names(file.data) if file.whole and file.data.startswith(MAGIC) else None
-    return replace(file, data=b"", extract=names)
+    return SCAN if _APPLICATIONS.fullmatch(path) else 0
 
 
 def is_login_script(path: str) -> bool:
@@ -162,18 +149,16 @@ def setuid(image: Image) -> Iterator[Remark]:
 
 def stripped(image: Image) -> Iterator[Remark]:
     """By the debugging sections, as the strip step removes them; a symbol table alone costs little."""
-    fat, large = [], []
+    fat, untold = [], []
     for path, file in _files(image).items():
-        if file.kind == "file" and file.size > STRIP_LIMIT and _APPLICATIONS.fullmatch(path):
-            large.append(path)
         if isinstance(file.extract, frozenset) and ".debug_info" in file.extract:
             fat.append(path)
+        elif file.extract is False:
+            untold.append(path)
     if fat:
         yield Remark(f"debugging sections in {_one_of(fat)}")
-    elif large:
-        yield Remark(
-            f"of files above {STRIP_LIMIT >> 20} MiB it is not known: {_one_of(large)}", outcome=Outcome.UNKNOWN
-        )
+    elif untold:
+        yield Remark(f"no table of sections can be read in {_one_of(untold)}", outcome=Outcome.UNKNOWN)
 
 
 def data(image: Image) -> Iterator[Remark]:

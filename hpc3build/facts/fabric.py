@@ -26,7 +26,9 @@ FRAMEWORKS = MappingProxyType(
 _VARIANTS = ("fabrics", "netmod", "device")
 #: EasyBuild's modules, by name.
 _MODULES = MappingProxyType({"UCX": "ucx", "libfabric": "libfabric"})
-_PMI = MappingProxyType({"pmi": "1", "pmi2": "2"})
+#: Values of MPICH's variant ``pmi`` and of MVAPICH2's ``pmi_version``; PMIx is known by its package, with its version.
+_PMI = MappingProxyType({"pmi": "1", "pmi1": "1", "pmi2": "2"})
+_PMI_VARIANTS = ("pmi", "pmi_version")
 
 
 def from_stack(stack: Stack) -> Iterator[Statement]:
@@ -60,9 +62,10 @@ def _frameworks(stack: Stack, provider: Package) -> Iterator[tuple[str, str]]:
 
 
 def _pmi(stack: Stack, provider: Package) -> Iterator[tuple[str, str]]:
-    says = provider.variants.get("pmi")
-    if isinstance(says, str) and says in _PMI:
-        yield _PMI[says], f"{provider.origin} pmi={says}"
+    for variant in _PMI_VARIANTS:
+        says = provider.variants.get(variant)
+        if isinstance(says, str) and says in _PMI:
+            yield _PMI[says], f"{provider.origin} {variant}={says}"
     for _, package in stack.edges(provider):
         if package.name.lower() == "pmix":
             version = f"-{package.version}" if voc.is_version(package.version) else ""

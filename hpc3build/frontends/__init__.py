@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hpc3build.errors import InputError
-from hpc3build.evidence.layers import ImageFiles
 from hpc3build.recipe import Recipe, Settings
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
+
+if TYPE_CHECKING:  # a recipe is read without it
+    from hpc3build.evidence.layers import ImageFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +56,24 @@ class Frontend(Protocol[R]):
         ...
 
 
+#: All frontends by name, each a module that is loaded where it is asked.
+_NAMES = ("spack", "easybuild")
+
+
 def frontends() -> Mapping[str, Frontend[Any]]:
     """All frontends by name."""
-    from hpc3build.frontends import easybuild, spack
+    return dict(_loaded())
 
-    return {"spack": spack, "easybuild": easybuild}
+
+def _loaded() -> Iterator[tuple[str, Frontend[Any]]]:
+    for name in _NAMES:
+        frontend: Any = import_module(f"hpc3build.frontends.{name}")
+        yield name, frontend
 
 
 def for_source(source: str) -> Frontend[Any]:
     """The frontend for a recipe that a person named. Raises InputError when none knows it."""
-    for frontend in frontends().values():
+    for _, frontend in _loaded():
         if frontend.recognises(source):
             return frontend
     what = "no such file or folder" if not Path(source).exists() else "not a recipe"

@@ -10,16 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc3build import bases
 from hpc3build.errors import InputError, ToolError, ToolMissing
-from hpc3build.evidence.layers import ImageFiles
 from hpc3build.facts import cpu, cpu_flags
 from hpc3build.frontends import Context, easybuild_records
 from hpc3build.recipe import Recipe, Settings, read_settings
 from hpc3build.run import Runner
 from hpc3build.stack import Dependency, Package, Stack, Toolchain, Variant
+
+if TYPE_CHECKING:
+    from hpc3build.evidence.layers import ImageFiles
 
 #: Rules and record formats are those of this release; extras [easybuild] of pyproject.toml pins the same.
 PINNED = "5.4.1"

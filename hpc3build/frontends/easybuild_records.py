@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpc3build.evidence.layers import ImageFiles
 from hpc3build.facts import cpu_flags, mpi
 from hpc3build.stack import Dependency, Package, Stack, Toolchain, Variant
+
+if TYPE_CHECKING:
+    from hpc3build.evidence.layers import ImageFiles
 
 PREFIX = "/opt/easybuild"
 #: Where our build writes which modules were asked for.

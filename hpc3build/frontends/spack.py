@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc3build import bases
 from hpc3build.errors import InputError
-from hpc3build.evidence.layers import ImageFiles
 from hpc3build.facts import cpu
 from hpc3build.frontends import Context
+from hpc3build.frontends.spack_concretize import concretize
 from hpc3build.frontends.spack_container import SPACK_URL, Container, read_container
-from hpc3build.frontends.spack_fit import fit
-from hpc3build.frontends.spack_lock import MAX_BYTES, read_lock
+from hpc3build.frontends.spack_fit import fit, off_target
+from hpc3build.frontends.spack_json import MAX_BYTES
+from hpc3build.frontends.spack_lock import read_lock
 from hpc3build.frontends.spack_manifest import ENVIRONMENT, manifest
+from hpc3build.frontends.spack_records import INDEX, read_file
 from hpc3build.frontends.spack_sources import PACKAGES_URL, Source, pack, source
-from hpc3build.recipe import Recipe, Section, Settings, read_settings, read_text, read_yaml
+from hpc3build.recipe import Recipe, Section, Settings, dump_yaml, read_settings, read_text, read_yaml
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
+
+if TYPE_CHECKING:
+    from hpc3build.evidence.layers import ImageFiles
 
 YAML, LOCK = "spack.yaml", "spack.lock"
 #: The Spack of recipes without lock that name none, and the release of clingo, which all of its releases work with.
@@ -37,14 +41,14 @@ _VENV = {"apt": "python3-venv"}
 class SpackRecipe(Recipe):
     """A spack.yaml; ``manifest`` is it as Spack gets it, ``local`` the files of this machine that it names.
 
-    ``lock`` is the text of the lock, if it counts; ``runner`` asks git about clones on this machine.
+    ``lock_origin`` says where the lock is from; ``runner`` asks git about clones on this machine.
     """
 
     manifest: Any
     local: Mapping[str, bytes]
     container: Container
-    lock: str | None
     runner: Runner
+    lock_origin: str = ""
 
 
 def recognises(source: str) -> bool:
@@ -74,8 +78,6 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> SpackR
         raise InputError(f"{path}:1: expected the key spack:", hint="an environment's manifest starts with spack:")
     document.only((top,))
     spack = document.section(top)
-    lock = path.with_name(LOCK)
-    use_lock = lock.is_file() and settings.concretize is None
     container = read_container(spack, settings)
     settings = replace(settings, labels=container.labels)
     document_for_spack, local = manifest(spack, settings)
@@ -87,31 +89,38 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> SpackR
         manifest=document_for_spack,
         local=local,
         runner=runner,
-        lock=read_text(lock, MAX_BYTES, "a spack.lock") if use_lock else None,
     )
     if settings.target is not None:
         cpu.known(settings.target)
-    return recipe
+    return _locked(recipe, spack)
+
+
+def _locked(recipe: SpackRecipe, spack: Section) -> SpackRecipe:
+    """The recipe with the lock that counts: the one beside it, or one that Spack on this machine makes now."""
+    beside = recipe.origin.with_name(LOCK)
+    how = recipe.settings.concretize
+    if how == "host":
+        lock = concretize(spack, recipe.settings, recipe.folder, recipe.runner)
+        return replace(recipe, lock=lock, lock_origin=f"{recipe.origin} as Spack concretized it here")
+    if how == "lock" and not beside.is_file():
+        raise InputError(f"{beside}: no such file", hint="--concretize host makes one with the Spack of this machine")
+    if how == "builder" or not beside.is_file():
+        return recipe
+    return replace(recipe, lock=read_text(beside, MAX_BYTES, "a spack.lock"), lock_origin=str(beside))
 
 
 def stack(recipe: SpackRecipe) -> Stack | None:
     """The lock's stack; None when the builder will concretize."""
     if recipe.lock is None:
         return None
-    found = read_lock(recipe.lock, str(recipe.origin.with_name(LOCK)))
+    found = read_lock(recipe.lock, recipe.lock_origin)
     target = recipe.settings.target
-    if target is not None:
-        _same_target(found, target)
-    return found
-
-
-def _same_target(found: Stack, target: str) -> None:
-    others = {package.target for package in found.counted if package.target and not package.external} - {target}
-    if others:
+    if target is not None and (others := off_target(found, target)):
         raise InputError(
-            f"{found.origin}: concretized for {', '.join(sorted(others))}, and --target says {target}",
-            hint="--concretize builder sets the lock aside",
+            f"{found.origin}: --target says {target}, and there are packages {others}",
+            hint="--concretize builder, or host, asks Spack again, with the target required of every package",
         )
+    return found
 
 
 def context(recipe: SpackRecipe, stack: Stack | None) -> Context:
@@ -133,7 +142,7 @@ def context(recipe: SpackRecipe, stack: Stack | None) -> Context:
         *extra,
         *container.build_packages,
     )
-    environment = {YAML: _dump({"spack": recipe.manifest}), **recipe.local}
+    environment = {YAML: dump_yaml({"spack": recipe.manifest}), **recipe.local}
     if recipe.lock is not None:
         environment[LOCK] = recipe.lock.encode()
     config = _configuration(sources)
@@ -180,10 +189,10 @@ def _configuration(sources: list[Source]) -> dict[str, bytes]:
     for each in sources:
         if each.name == "spack-packages":
             recipes = {"builtin": f"/opt/{each.name}/repos/spack_repo/builtin"}
-            found[f"{_CONFIG}/repos.yaml"] = _dump({"repos": recipes})
+            found[f"{_CONFIG}/repos.yaml"] = dump_yaml({"repos": recipes})
         elif each.folder is not None:
             # A site that gives Spack itself has no internet: nothing is looked for there.
-            found[f"{_CONFIG}/bootstrap.yaml"] = _dump({"bootstrap": {"enable": False}})
+            found[f"{_CONFIG}/bootstrap.yaml"] = dump_yaml({"bootstrap": {"enable": False}})
     return found
 
 
@@ -192,25 +201,20 @@ def manager_example(name: str) -> str:
     return next(base.image for base in bases.BASES if base.manager.name == name)
 
 
-def _dump(document: Any) -> bytes:
-    import ruamel.yaml
-
-    writer = ruamel.yaml.YAML(typ="rt")
-    writer.width = 4096
-    buffer = io.StringIO()
-    writer.dump(document, buffer)
-    return buffer.getvalue().encode()
-
-
 def wanted(path: str) -> int | None:
-    """Bytes to read of ``path``: the environment's lock."""
-    return MAX_BYTES if path == f"{ENVIRONMENT}/{LOCK}" else None
+    """Bytes to read of ``path``: the environment's lock, and databases of install trees."""
+    return MAX_BYTES if path == f"{ENVIRONMENT}/{LOCK}" or path.endswith(f"/{INDEX}") else None
 
 
 def read_stack(files: ImageFiles) -> Stack | None:
-    """The stack of the lock that the image keeps."""
+    """The stack of the lock that the image keeps, else of the one database of installed packages in it."""
     found = files.resolve(f"{ENVIRONMENT}/{LOCK}")
-    return read_lock(found.data.decode("utf-8", "replace"), f"{ENVIRONMENT}/{LOCK}") if found and found.data else None
+    if found and found.data:
+        return read_lock(found.data.decode("utf-8", "replace"), f"{ENVIRONMENT}/{LOCK}")
+    databases = [path for path in files if path.endswith(f"/{INDEX}") and files[path].data]
+    if len(databases) != 1:
+        return None
+    return read_file(files[databases[0]].data.decode("utf-8", "replace"), databases[0])
 
 
 __all__ = ["SPACK_URL", "context", "load", "read_stack", "recognises", "stack", "wanted"]

@@ -46,6 +46,23 @@ def fit(
     return ref, packages
 
 
+def off_target(stack: Stack, target: str) -> str:
+    """The packages that count and are not for ``target``, in words; an empty text when there is none.
+
+    A preferred target (``packages:all:target``) binds nobody: only the result tells. Externals hold no code of ours.
+    """
+    others: dict[str, list[str]] = {}
+    for package in stack.counted:
+        if package.target not in (None, target) and not package.external:
+            others.setdefault(str(package.target), []).append(f"{package.name}@{package.version}")
+    return "; ".join(f"for {found}: {_some(names)}" for found, names in sorted(others.items()))
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def _exact(lock: str, stack: Stack) -> list[str]:
     """The git references of the Spack that made the lock, the best first: its tag, its commit."""
     release = stack.manager_version or ""
@@ -63,8 +80,10 @@ def _ref(named: str | None, exact: list[str]) -> str | None:
 
 
 def _compilers(stack: Stack, base: bases.Base | None, wrong: list[str]) -> list[str]:
+    """The base's packages of the lock's compilers; one that the lock itself installs is nobody else's matter."""
     packages = []
-    for spec in sorted({package.compiler for package in stack.counted if package.compiler}):
+    own = {f"{package.name}@{package.version}" for package in stack.packages if not package.external}
+    for spec in sorted({spec for package in stack.counted for spec in package.compilers} - own):
         name, _, version = spec.partition("@")
         if base is None or not base.compilers or name not in ("gcc", "clang", "llvm"):
             continue

@@ -20,8 +20,8 @@ _GROUPS = ("one_of", "any_of")
 _MADE = frozenset({".git", "__pycache__", ".spack-env"})
 
 
-def manifest(spack: Section, settings: Settings) -> tuple[Any, Mapping[str, bytes]]:
-    """The document for Spack, and files by their path in the environment's folder.
+def manifest(spack: Section, settings: Settings, folder: str = ENVIRONMENT) -> tuple[Any, Mapping[str, bytes]]:
+    """The document for Spack, and files by their path in the environment's ``folder``.
 
     It has no container section, its install tree and view are where the image has them, and the ``repos:`` and
     ``include:`` that lie here are copied and named by their new paths. Raises InputError with file:line.
@@ -45,7 +45,7 @@ def manifest(spack: Section, settings: Settings) -> tuple[Any, Mapping[str, byte
     files: dict[str, bytes] = {}
     for key in ("repos", "repos:", "include", "include:"):
         if key in found:
-            files.update(_Local(spack, key).copied(found))
+            files.update(_Local(spack, key, folder).copied(found))
     return found, files
 
 
@@ -83,8 +83,8 @@ def _is_about(name: str, item: Any) -> bool:
 class _Local:
     """The entries of one key that are paths on this machine."""
 
-    def __init__(self, spack: Section, key: str) -> None:
-        self.spack, self.key = spack, key
+    def __init__(self, spack: Section, key: str, environment: str) -> None:
+        self.spack, self.key, self.environment = spack, key, environment
         self.name = key.rstrip(":")
 
     def copied(self, found: Any) -> Mapping[str, bytes]:
@@ -104,9 +104,9 @@ class _Local:
             new, more = self._files(path, f"{where}: {given}", folder)
             files.update(more)
             if isinstance(entry, dict):
-                entry["path"] = f"{ENVIRONMENT}/{new}"
+                entry["path"] = f"{self.environment}/{new}"
             else:
-                entries[at] = f"{ENVIRONMENT}/{new}"
+                entries[at] = f"{self.environment}/{new}"
         return files
 
     def _here(self, given: str, where: str) -> Path | None:

@@ -15,10 +15,11 @@ from tempfile import TemporaryDirectory
 from hpc3build import bases, rewrite, site
 from hpc3build.containerfile import ENTRYPOINTS, ENVIRONMENT
 from hpc3build.engines import Engine, How
-from hpc3build.errors import ImageError, InputError, ToolError
+from hpc3build.errors import Contradiction, ImageError, InputError, ToolError
 from hpc3build.facts import Fact, Facts, Source, gather
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import reconcile
+from hpc3build.frontends.spack_fit import off_target
 from hpc3build.frontends.spack_manifest import ENVIRONMENT as ENVIRONMENT_OF_SPACK
 from hpc3build.reference import Reference
 from hpc3build.run import Runner, failure
@@ -67,6 +68,7 @@ def build(
     _smoke(planned, engine, image)
     with publish.readable(engine, image, target, runner) as (store, built):
         found = describe(store, built, labels=False)
+        _check_target(planned, found)
         facts = reconcile(plan, found.facts)
         env = baked_environment(found)
         extra = [*_extra(planned, found, engine, epoch)]
@@ -84,6 +86,16 @@ def build(
         )
         digest = publish.publish(store, done, target, runner, access)
     return Built(target, digest, facts)
+
+
+def _check_target(planned: Planned, found: Described) -> None:
+    """The target was required of every package in the builder; what it made of that is looked at, not believed."""
+    target, stack = planned.recipe.settings.target, found.stack
+    if target and stack and stack.manager == "spack" and (others := off_target(stack, target)):
+        raise Contradiction(
+            f"{stack.origin}: the target is {target}, and there are packages {others}",
+            hint="nothing was published; what do their own requirements in packages: say?",
+        )
 
 
 def _source_date_epoch() -> datetime | None:

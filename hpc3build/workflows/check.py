@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hpc3build import conformance
 from hpc3build.engines import launcher
 from hpc3build.evidence.layers import read_layers
+from hpc3build.evidence.sections import read_section_names
 from hpc3build.findings import Finding
 from hpc3build.oci import Manifest
 from hpc3build.reference import Reference
@@ -47,7 +48,7 @@ def check(
         launchers = [launcher(name, runner, config) for name in engines]
         files = None
         if layers:
-            files = read_layers(image_layers(store, manifest), conformance.wanted, extract=conformance.extract)
+            files = read_layers(image_layers(store, manifest), conformance.wanted, scan=read_section_names)
     image = conformance.Image(manifest, config, files)
     findings = list(conformance.static(image))
     if launchers:

@@ -17,7 +17,8 @@ from hpc3build.evidence.image import Evidence
 from hpc3build.evidence.layers import SCAN, ImageFiles, Layer, Wanted, read_layers
 from hpc3build.facts import Fact, Facts, Note, Source, Statement, cpu, gather, subjects
 from hpc3build.facts import vocabulary as voc
-from hpc3build.frontends import for_source, frontends
+from hpc3build.frontends import frontends, spack_records
+from hpc3build.frontends.spack_json import MAX_BYTES
 from hpc3build.oci import ImageConfig, Manifest
 from hpc3build.recipe import Recipe, Settings, read_settings, read_text
 from hpc3build.reference import Reference, parse
@@ -25,9 +26,12 @@ from hpc3build.run import Runner
 from hpc3build.stack import Stack
 from hpc3build.stores import Store, open_store, read_blob
 from hpc3build.stores.access import Access
+from hpc3build.workflows.render import load
 
 #: Rule N2 counts the base64 text: 4096 bytes less the key.
 MAX_DOCUMENTATION = 3000
+# Files that are recipes whatever they begin with.
+_RECIPES = (".yaml", ".yml", ".eb")
 
 
 @dataclass(frozen=True)
@@ -42,31 +46,40 @@ class Described:
 
 
 def facts_of(source: str, settings: Settings, runner: Runner, access: Access | None = None) -> tuple[str, Facts]:
-    """The subject's name and its facts. ``source`` is a recipe, a spack.lock or an image reference."""
-    if (lock := _lock_of(Path(source))) is not None:
-        return source, facts_of_lock(lock, settings)
+    """The subject's name and its facts. ``source`` is a recipe, a JSON file of Spack's, or an image reference."""
+    asked_anew = settings.concretize not in (None, "lock")
+    if (file := _concrete(Path(source), lock_beside=not asked_anew)) is not None:
+        return source, facts_of_concrete(file, settings)
     if Path(source).exists() or source.endswith((".eb", ".yaml", ".yml")):
-        frontend = for_source(source)
-        recipe = frontend.load((source,), settings, runner)
-        return source, planned_facts(recipe, frontend.stack(recipe))
+        _, recipe, stack = load((source,), settings, runner)
+        return source, planned_facts(recipe, stack)
     reference = parse(source)
     with open_store(reference, runner, access) as store:
         return str(reference), describe(store, reference).facts
 
 
-def _lock_of(path: Path) -> Path | None:
-    """The lock that ``path`` is, or that lies beside the spack.yaml that it is or holds: it says all there is."""
-    if path.name.endswith(".lock") or (path.is_file() and path.suffix == ".json"):
+def _concrete(path: Path, *, lock_beside: bool) -> Path | None:
+    """The file of concrete specs that ``path`` is, holds, or has beside it: it says all there is.
+
+    A file is known by its content: a lock, a prefix's spec.json, an index.json and a listing may bear any name.
+    """
+    if path.is_dir():
+        names = ("spack.lock", *spack_records.PLACES) if lock_beside else spack_records.PLACES
+        return next((path / name for name in names if (path / name).is_file()), None)
+    if path.suffix in (".lock", ".json") or (path.is_file() and path.suffix not in _RECIPES and _is_json(path)):
         return path
-    beside = path / "spack.lock" if path.is_dir() else path.with_name("spack.lock")
-    return beside if beside.is_file() and (path.is_dir() or path.name == "spack.yaml") else None
+    beside = path.with_name("spack.lock")
+    return beside if lock_beside and path.name == "spack.yaml" and beside.is_file() else None
 
 
-def facts_of_lock(path: Path, settings: Settings) -> Facts:
-    """The planned facts of a spack.lock. Raises InputError, also where ``--target`` is not the lock's."""
-    from hpc3build.frontends.spack_lock import MAX_BYTES, read_lock
+def _is_json(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(64).lstrip()[:1] in (b"{", b"[")
 
-    stack = read_lock(read_text(path, MAX_BYTES, "a spack.lock"), str(path))
+
+def facts_of_concrete(path: Path, settings: Settings) -> Facts:
+    """The planned facts of a file of concrete specs. Raises InputError, also where ``--target`` is not its own."""
+    stack = spack_records.read_file(read_text(path, MAX_BYTES, "a spack.lock"), str(path))
     folder = path.resolve().parent
     beside = read_settings(folder)
     merged = replace(beside, title=settings.title or beside.title)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from hpc3build.containerfile import BuildContext, build_context
-from hpc3build.frontends import for_source
+from hpc3build.errors import InputError
+from hpc3build.frontends import Frontend, for_source
 from hpc3build.recipe import Recipe, Settings
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
@@ -23,18 +25,26 @@ class Planned:
 
 def render(sources: tuple[str, ...], settings: Settings, runner: Runner) -> Planned:
     """Load, plan and render. Raises InputError for what cannot be built as asked, ToolMissing without EasyBuild."""
-    frontend = for_source(sources[0])
-    recipe = frontend.load(sources, settings, runner)
-    stack = frontend.stack(recipe)
+    frontend, recipe, stack = load(sources, settings, runner)
     return Planned(recipe, stack, build_context(recipe, frontend.context(recipe, stack)))
+
+
+def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> tuple[Frontend[Any], Recipe, Stack | None]:
+    """The recipe and its stack, where that is known; the lock is kept where ``--save-lock`` says."""
+    frontend = for_source(sources[0])
+    recipe: Recipe = frontend.load(sources, settings, runner)
+    stack = frontend.stack(recipe)
+    if settings.save_lock is not None:
+        if recipe.lock is None:
+            raise InputError("--save-lock: there is no lock before the build", hint="--concretize host makes one")
+        write_atomically(settings.save_lock, recipe.lock)
+    return frontend, recipe, stack
 
 
 def write_atomically(path: str, text: str) -> None:
     """Write a file whole or not at all. Raises InputError."""
     from pathlib import Path
     from tempfile import NamedTemporaryFile
-
-    from hpc3build.errors import InputError
 
     target = Path(path)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from hpc3build.stores.layout import Layout
 from tests.commands import ROOT, assert_one_message, hpc3build
 from tests.images import File, make_index, make_layout
 
-COMMANDS = ("render", "build", "facts", "annotate", "inspect", "check")
+COMMANDS = ("render", "build", "facts", "annotate", "inspect", "check", "spack-extension")
 SCHEMAS = ROOT / "hpc3build" / "schemas"
 LOCKS = sorted((ROOT / "tests/data/spack/envs").glob("*/spack.lock"))
 GPU = "org.supercontainers.gpu"
@@ -65,7 +66,7 @@ def test_help_shows_an_example_that_parses(command: str, capsys: pytest.CaptureF
     out, err = capsys.readouterr()
     assert stop.value.code == 0 and err == ""
     example = " ".join(out.partition("example: ")[2].split())
-    assert example.startswith(f"hpc3build {command} ")
+    assert f"{example} ".startswith(f"hpc3build {command} ")
     from hpc3build.cli import _parser
 
     assert _parser().parse_args(shlex.split(example)[1:]).command == command
@@ -75,7 +76,7 @@ def test_help_shows_an_example_that_parses(command: str, capsys: pytest.CaptureF
 def test_help_lists_the_commands() -> None:
     done = hpc3build("--help")
     assert done.status == 0 and done.err == ""
-    assert [command for command in COMMANDS if f"\n    {command} " not in done.out] == []
+    assert [command for command in COMMANDS if not re.search(rf"^    {command}\b", done.out, re.MULTILINE)] == []
 
 
 def test_version() -> None:

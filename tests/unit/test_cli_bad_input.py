@@ -185,7 +185,7 @@ LOCKS: dict[str, str | bytes] = {
     "deep": "[" * 100_000,
     "number": '{"_meta": ' + "9" * 5000 + "}",
     "other": '{"a": 1}',
-    "old version": lock_with("_meta/lockfile-version", 3),
+    "old version": lock_with("_meta/lockfile-version", 0),
     "new version": lock_with("_meta/lockfile-version", 99),
     "version is text": lock_with("_meta/lockfile-version", "4"),
     "version is true": lock_with("_meta/lockfile-version", True),

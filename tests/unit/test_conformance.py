@@ -13,17 +13,15 @@ from typing import Any
 import pytest
 
 from hpc3build import conformance
-from hpc3build.conformance import declarations, files
+from hpc3build.conformance import declarations
 from hpc3build.containerfile import ENTRYPOINTS
 from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, How
 from hpc3build.engines.reenacted import Reenacted
 from hpc3build.errors import ToolError
-from hpc3build.evidence.layers import ImageFile
 from hpc3build.findings import Finding, Outcome
 from hpc3build.oci import ImageConfig, Manifest
 from hpc3build.run import Completed
 from tests.images import make_layout
-from tests.variants import elf_with_sections
 
 GPU = "org.supercontainers.gpu"
 ARCHITECTURE = "org.supercontainers.hardware.gpu.architecture"
@@ -76,13 +74,6 @@ def test_a_secret_is_never_repeated(tmp_path: Path) -> None:
     given = image(tmp_path, Env=["PATH=/bin", "API_TOKEN=hunter2", "INDEX=https://me:hunter2@x/"])
     told = [finding for finding in conformance.static(given) if finding.rule == "credentials"]
     assert len(told) == 2 and "hunter2" not in repr(told)
-
-
-def test_a_large_binary_is_not_judged() -> None:
-    data = elf_with_sections(".debug_info")
-    whole = ImageFile("/opt/a", "file", 0o755, 0, 0, len(data), "", data, "")
-    assert files.extract(whole).extract == {"", ".debug_info", ".shstrtab"} and files.extract(whole).data == b""
-    assert files.extract(replace(whole, size=1 << 30)).extract is None
 
 
 # ---- engines

@@ -11,8 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc3build.evidence.sections import section_names
+from hpc3build.evidence.sections import TAIL, read_section_names
+from hpc3build.evidence.sections import section_names as names_of
 from tests.variants import elf_with_sections
+
+
+def section_names(data: bytes) -> frozenset[str] | None:
+    return names_of(data[:64], data, len(data))
+
 
 SMALL = elf_with_sections(".text", ".debug_info")
 
@@ -49,6 +55,16 @@ def test_no_table_is_no_names() -> None:
 )
 def test_what_cannot_be_told_is_none(data: bytes) -> None:
     assert section_names(data) is None
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, 1 << 20])
+def test_a_stream_tells_the_same(step: int) -> None:
+    """Also of a library whose table lies far behind what is kept of it."""
+    large = SMALL[:40] + struct.pack("<Q", struct.unpack_from("<Q", SMALL, 40)[0] + 3 * TAIL) + SMALL[48:64]
+    for data in (SMALL, b"#!/bin/sh\n", b"\x7fELF", b""):
+        told = read_section_names("/x", len(data), iter([data[at : at + step] for at in range(0, len(data), step)]))
+        assert told == (section_names(data) or (False if data.startswith(b"\x7fELF") else frozenset()))
+    assert read_section_names("/x", len(large), iter([large])) is False
 
 
 @given(st.integers(0, len(SMALL) - 1), st.binary(min_size=1, max_size=8))

@@ -155,3 +155,10 @@ def test_a_broken_lock_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "spack.lock").write_bytes(data)
     with pytest.raises(InputError, match=r"spack\.lock"):
         spack.stack(spack.load((str(tmp_path),), Settings(), run))
+
+
+def test_a_compiler_that_the_lock_installs_is_not_asked_of_the_base(tmp_path: Path) -> None:
+    document = json.loads(lock(gcc="13.3.0"))
+    del document["concrete_specs"]["gcc"]["external"]
+    assert plan(tmp_path, json.dumps(document))["locked"] is True
+    assert "gcc@13.3.0" in refused(tmp_path, lock(gcc="13.3.0")).message
