@@ -248,6 +248,10 @@ def _add_check(commands: Any, common: argparse.ArgumentParser) -> None:
         default="layers",
         help="how deep to look: config downloads no layer (default: layers)",
     )
+    fixing = parser.add_argument_group("mending", "what manifest and configuration can mend, without a layer")
+    fixing.add_argument("--fix", action="store_true", help="rewrite the image in its place; its ID changes")
+    fixing.add_argument("--entrypoint", choices=("hpc3", "hpc3-exec"), default="hpc3", help="the one to set")
+    fixing.add_argument("--dry-run", action="store_true", help="with --fix, show what would change")
     parser.add_argument("--junit", metavar="FILE", help="write JUnit XML too")
     parser.add_argument("--sarif", metavar="FILE", help="write SARIF 2.1.0 too")
     parser.add_argument("--json", action="store_true")
@@ -260,6 +264,8 @@ def _check(options: argparse.Namespace) -> int:
     from hpc3build.workflows.check import check
     from hpc3build.workflows.render import write_atomically
 
+    if options.fix:
+        return _fix(options)
     checked = check(
         shared.reference(options.reference),
         tuple(options.engines),
@@ -276,6 +282,22 @@ def _check(options: argparse.Namespace) -> int:
     else:
         sys.stdout.write(report_check.as_text(checked))
     return 0 if report_check.verdict(checked.findings) == "CONFORMS" else 1
+
+
+def _fix(options: argparse.Namespace) -> int:
+    from hpc3build import report, report_check
+    from hpc3build.run import run
+    from hpc3build.workflows.mend import mend
+
+    if options.engines or options.static == "config":
+        raise InputError("--fix looks at configuration and layers: it cannot go with --run and --static config")
+    reference = shared.reference(options.reference)
+    mended = mend(reference, run, shared.access(options), entrypoint=options.entrypoint, dry_run=options.dry_run)
+    if options.json:
+        sys.stdout.write(report.dumps(report_check.mended_json(mended)))
+    else:
+        sys.stdout.write(report_check.mended_text(mended, dry_run=options.dry_run))
+    return 0 if report_check.verdict(mended.left) == "CONFORMS" else 1
 
 
 def _add_spack_extension(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -29,8 +29,6 @@ ENTRYPOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 CMD = ("/bin/bash",)
-#: Where the final image keeps the environment that the builder captured.
-ENVIRONMENT = "/opt/hpc3build/environment.json"
 
 
 @dataclass(frozen=True)

@@ -329,6 +329,19 @@ class ImageConfig:
         raw = jsonedit.set_pairs(self.raw, ("config", "Labels"), set, remove)
         return self if raw == self.raw else ImageConfig.parse(raw)
 
+    def with_run(self, set: Mapping[str, Any], remove: Iterable[str] = ()) -> ImageConfig:
+        """The configuration with these members of ``config`` (Entrypoint, Cmd, User, …). Raises ImageError."""
+        values: list[tuple[jsonedit.Path, Any]] = [(("config", name), value) for name, value in set.items()]
+        raw = jsonedit.edit(self.raw, values, [("config", name) for name in remove if name in self._run])
+        return self if raw == self.raw else ImageConfig.parse(raw)
+
+    def without_env(self, names: Iterable[str]) -> ImageConfig:
+        """The configuration without these variables."""
+        gone = frozenset(names)
+        entries = get_texts(self._run, "Env", "config.config") or ()
+        kept = [entry for entry in entries if entry.partition("=")[0] not in gone]
+        return self if len(kept) == len(entries) else self.with_run({"Env": kept})
+
     def with_env(self, set: Mapping[str, str]) -> ImageConfig:
         """The configuration with these variables: each in its old place, new ones at the end. Raises ImageError."""
         _check_pairs(set)

@@ -11,6 +11,7 @@ from hpc3build.conformance import BY_ID
 from hpc3build.findings import Finding, Outcome
 from hpc3build.report import plain, table
 from hpc3build.workflows.check import Checked
+from hpc3build.workflows.mend import Mended
 
 #: How the cells of the matrix read.
 _CELLS = {Outcome.OK: "ok", Outcome.DEGRADED: "degraded", Outcome.UNKNOWN: "n/a", Outcome.FAILS: "FAILS"}
@@ -29,19 +30,53 @@ def as_json(checked: Checked) -> dict[str, Any]:
         "reference": str(checked.reference),
         "digest": checked.digest,
         "verdict": verdict(checked.findings),
-        "findings": [
-            {
-                "rule": finding.rule,
-                "outcome": finding.outcome.value,
-                "message": finding.message,
-                "hint": finding.hint,
-                "key": finding.key,
-                "where": finding.where,
-            }
-            for finding in checked.findings
-        ],
+        "findings": _findings(checked.findings),
         "bytes_not_downloaded": checked.bytes_not_downloaded,
     }
+
+
+def _findings(findings: Iterable[Finding]) -> list[dict[str, str]]:
+    return [
+        {
+            "rule": finding.rule,
+            "outcome": finding.outcome.value,
+            "message": finding.message,
+            "hint": finding.hint,
+            "key": finding.key,
+            "where": finding.where,
+        }
+        for finding in findings
+    ]
+
+
+def mended_json(mended: Mended) -> dict[str, Any]:
+    """The document of ``check --fix --json``: that of the image as it is now, and what was changed."""
+    return {
+        "reference": str(mended.result.reference),
+        "digest": mended.result.new_digest,
+        "verdict": verdict(mended.left),
+        "findings": _findings(mended.left),
+        "bytes_not_downloaded": 0,
+        "old_digest": mended.result.old_digest,
+        "changed": mended.result.changed,
+        "changes": list(mended.changes),
+        "warnings": list(mended.result.warnings),
+    }
+
+
+def mended_text(mended: Mended, *, dry_run: bool) -> str:
+    """What was changed, what is left and why, the digests."""
+    what = "would become" if dry_run else "->"
+    lines = [f"{plain(str(mended.result.reference))}: {mended.result.old_digest} {what} {mended.result.new_digest}"]
+    if not mended.result.changed:
+        lines = [f"{plain(str(mended.result.reference))}: unchanged"]
+    lines += [f"  mended: {plain(words)}" for words in mended.changes]
+    lines += [f"  warning: {plain(words)}" for words in mended.result.warnings]
+    rows = [(one.outcome.value, one.rule, f"{_said(one)} ({one.hint})") for one in mended.left]
+    text = "\n".join(lines) + "\n"
+    if rows:
+        text += "\n" + table(("outcome", "rule", "what a rewrite cannot mend"), rows)
+    return text + f"\n{verdict(mended.left)}\n"
 
 
 def as_text(checked: Checked) -> str:

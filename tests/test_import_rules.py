@@ -29,7 +29,7 @@ LAYERS = (
     ["evidence", "host"],
     ["facts"],
     ["frontends", "engines", "stores", "site"],
-    ["rewrite", "match", "containerfile", "conformance", "index", "catalog", "exports", "ci"],
+    ["rewrite", "match", "environment", "containerfile", "conformance", "index", "catalog", "exports", "ci"],
     ["workflows"],
     ["report", "report_check", "report_match", "options", "console", "cli_annotate", "cli_host", "cli", "__main__"],
 )

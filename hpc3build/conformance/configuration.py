@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from hpc3build.conformance.rule import Image, Remark
-from hpc3build.containerfile import CMD, ENTRYPOINTS, ENVIRONMENT
+from hpc3build.containerfile import CMD, ENTRYPOINTS
+from hpc3build.environment import ENVIRONMENT
 from hpc3build.findings import Outcome
 
 _SITE_VARIABLES = re.compile(
@@ -49,8 +50,13 @@ def environment(image: Image) -> Iterator[Remark]:
         yield Remark(f"the application is not on config.Env's PATH={path}")
 
 
+def site_variables(image: Image) -> list[str]:
+    """Names in config.Env that only mean something where the image was built."""
+    return sorted(name for name in image.config.env if _SITE_VARIABLES.fullmatch(name))
+
+
 def site_settings(image: Image) -> Iterator[Remark]:
-    if left := sorted(name for name in image.config.env if _SITE_VARIABLES.fullmatch(name)):
+    if left := site_variables(image):
         yield Remark(f"config.Env keeps settings of a site: {', '.join(left)}")
 
 

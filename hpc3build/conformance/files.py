@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from hpc3build.conformance.rule import Check, Image, Remark
-from hpc3build.containerfile import ENVIRONMENT
+from hpc3build.environment import ENVIRONMENT
 from hpc3build.evidence.layers import SCAN, ImageFiles
 from hpc3build.findings import Outcome
 
@@ -65,12 +65,13 @@ _BASE_SETUID = re.compile(
     r"unix_chkpwd|pam_timestamp_check|grub2-set-bootflag|utempter|crontab|ssh-agent|fusermount3?|newuidmap|newgidmap)"
     r"|/usr/lib(?:exec)?/(?:.*/)?(?:dbus-daemon-launch-helper|ssh-keysign|utempter|polkit-agent-helper-1|pt_chown)"
 )
+USERS_FILE = "/etc/passwd"
 _SHELLS = ("/bin/bash", "/usr/bin/bash")
 
 
 def wanted(path: str) -> int | None:
     """What is read of a file for the rules: the names of all, login scripts, and the sections of applications."""
-    if is_login_script(path) or path == ENVIRONMENT:
+    if is_login_script(path) or path in (ENVIRONMENT, USERS_FILE):
         return 64 << 10
     return SCAN if _APPLICATIONS.fullmatch(path) else 0
 

@@ -76,20 +76,22 @@ def plan(
     labels: Mapping[str, str] | None = None,
     remove_labels: Iterable[str] = (),
     env: Mapping[str, str] | None = None,
+    configure: Callable[[ImageConfig], ImageConfig] | None = None,
     expect_digest: str | None = None,
     target: Target = DEFAULT,
     referrers: Policy = "keep",
 ) -> Rewrite:
     """Work out what must be written so that the image has these annotations, and labels and variables where given.
 
-    ``target`` says what of an index is meant. ``referrers``: what refers to a digest that changes is left where it is
+    ``configure`` makes the last changes to an image's configuration. ``target`` says what of an index is meant.
+    ``referrers``: what refers to a digest that changes is left where it is
     with a warning ("keep"), follows unless it is a signature ("move"), makes the plan fail ("refuse", StoreError) or is
     not looked for ("ignore").
 
     Raises TagMoved when the image is not ``expect_digest``, Contradiction when a label of an image says otherwise than
     an annotation (rule R10), InputError where ``target`` does not fit the image, and what reading the store raises.
     """
-    wish = Wish(annotations, tuple(remove), labels or EMPTY, tuple(remove_labels), env or EMPTY)
+    wish = Wish(annotations, tuple(remove), labels or EMPTY, tuple(remove_labels), env or EMPTY, configure)
     old = read(store, reference, expect_digest)
     work = (_Index if old.is_index else _Image)(store, reference, old, wish, target)
     work.looks = referrers != "ignore"
@@ -143,11 +145,12 @@ class Wish:
     labels: Mapping[str, str]
     remove_labels: tuple[str, ...]
     env: Mapping[str, str]
+    configure: Callable[[ImageConfig], ImageConfig] | None = None
 
     @property
     def of_config(self) -> bool:
         """Whether the configuration is meant, too."""
-        return bool(self.labels or self.remove_labels or self.env)
+        return bool(self.labels or self.remove_labels or self.env or self.configure)
 
 
 class _Work:
@@ -207,10 +210,12 @@ class _Work:
         config = self.reader.config(manifest)
         if config is not None:
             new = config.with_labels(self.wish.labels, self.wish.remove_labels).with_env(self.wish.env)
+            if self.wish.configure is not None:
+                new = self.wish.configure(new)
             if new is not config:
                 self.configs[config.digest] = (config, new)
             return new
-        if self.wish.labels or self.wish.env:
+        if self.wish.labels or self.wish.env or self.wish.configure:
             raise StoreError(f"{where} is no container image ({manifest.config.media_type}): it has no labels")
         return None
 

@@ -173,7 +173,7 @@ def _annotate(
         _check_place(plan, place)
         backup = _backup_tag(plan, wish, place)
         if wish.dry_run:
-            return _would(plan, place)
+            return preview(plan, place)
         verify = wish.verify and place.transport not in (DOCKER, DAEMON)  # whose stores look themselves
         if wish.to is None:
             return rewrite.apply(store, plan, backup_tag=backup, verify=verify)
@@ -226,7 +226,8 @@ def _backup_tag(plan: rewrite.Rewrite, wish: Wish, place: Reference) -> str | No
     return wish.backup_tag or f"{(place.tag or 'untagged')[:100]}-before-{plan.old_digest.partition(':')[2][:12]}"
 
 
-def _would(plan: rewrite.Rewrite, place: Reference) -> rewrite.Result:
+def preview(plan: rewrite.Rewrite, place: Reference) -> rewrite.Result:
+    """What writing the plan at ``place`` would do."""
     written = rewrite.would(plan)
     changed = bool(written) or place != plan.reference
     return rewrite.Result(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -12,10 +11,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hpc3build import bases, rewrite, site
-from hpc3build.containerfile import ENTRYPOINTS, ENVIRONMENT
+from hpc3build import rewrite, site
+from hpc3build.containerfile import ENTRYPOINTS
 from hpc3build.engines import Engine, How
-from hpc3build.errors import Contradiction, ImageError, InputError, ToolError
+from hpc3build.environment import baked_environment
+from hpc3build.errors import Contradiction, InputError, ToolError
 from hpc3build.facts import Fact, Facts, Source, gather
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import reconcile
@@ -70,7 +70,7 @@ def build(
         found = describe(store, built, labels=False)
         _check_target(planned, found)
         facts = reconcile(plan, found.facts)
-        env = baked_environment(found)
+        env = baked_environment(found.files, found.config.env)
         extra = [*_extra(planned, found, engine, epoch)]
         extra += prove(engine, image, found.manifest, found.config, env, runner)
         facts = gather((*facts.values(), *extra, *facts.conflicts, *facts.notes))
@@ -166,24 +166,3 @@ def _easyconfigs(planned: Planned) -> bytes:
 
 def _stale(said: Mapping[str, str], pairs: Mapping[str, str]) -> list[str]:
     return [name for name in said if name.startswith(_OURS) and name not in pairs]
-
-
-def baked_environment(found: Described) -> dict[str, str]:
-    """``config.Env`` as the builder's captured environment asks, for engines that skip the entry point.
-
-    Raises ImageError when the record that our own build wrote is not as it should be.
-    """
-    record = found.files.get(ENVIRONMENT)
-    if record is None:
-        return {}
-    env = found.config.env
-    try:
-        document = json.loads(record.data)
-        baked = {str(name): str(value) for name, value in document["set"].items()}
-        for name, entries in document["prepend"].items():
-            old = env.get(name) or (bases.PATH if name == "PATH" else "")
-            rest = [entry for entry in old.split(":") if entry and entry not in entries]
-            baked[str(name)] = ":".join([*map(str, entries), *rest])
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ImageError(f"{ENVIRONMENT} of the image is not what the build writes") from error
-    return dict(sorted(baked.items()))

@@ -15,7 +15,7 @@ from hpc3build.findings import Finding
 from hpc3build.oci import Manifest
 from hpc3build.reference import Reference
 from hpc3build.run import Runner
-from hpc3build.stores import open_store
+from hpc3build.stores import Store, open_store
 from hpc3build.stores.access import Access, is_loopback
 from hpc3build.workflows.describe import image_layers, read_config
 
@@ -43,13 +43,9 @@ def check(
     Raises InputError for an unknown engine.
     """
     with open_store(reference, runner, access) as store:
-        manifest = store.manifest(reference.digest or reference.tag)
-        config = read_config(store, reference, manifest)
-        launchers = [launcher(name, runner, config) for name in engines]
-        files = None
-        if layers:
-            files = read_layers(image_layers(store, manifest), conformance.wanted, scan=read_section_names)
-    image = conformance.Image(manifest, config, files)
+        image = read_image(store, reference, layers=layers)
+    manifest = image.manifest
+    launchers = [launcher(name, runner, image.config) for name in engines]
     findings = list(conformance.static(image))
     if launchers:
         with _runnable(reference, manifest, runner, access or Access()) as name:
@@ -57,6 +53,16 @@ def check(
                 findings += conformance.live(one, name, image)
     left = 0 if layers or launchers else sum(layer.size for layer in manifest.layers)
     return Checked(reference, manifest.digest, tuple(findings), left)
+
+
+def read_image(store: Store, reference: Reference, *, layers: bool) -> conformance.Image:
+    """What the static rules look at; with ``layers`` its files too. Raises InputError for an index."""
+    manifest = store.manifest(reference.digest or reference.tag)
+    config = read_config(store, reference, manifest)
+    files = None
+    if layers:
+        files = read_layers(image_layers(store, manifest), conformance.wanted, scan=read_section_names)
+    return conformance.Image(manifest, config, files)
 
 
 @contextmanager

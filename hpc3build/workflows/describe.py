@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hpc3build.containerfile import ENVIRONMENT
+from hpc3build.environment import ENVIRONMENT
 from hpc3build.errors import InputError
 from hpc3build.evidence import applications, loader, packages, profile
 from hpc3build.evidence.binary import Binary, read_binary

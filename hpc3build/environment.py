@@ -1,0 +1,33 @@
+"""The application's environment: captured in the builder, recorded in the image, baked into its configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from hpc3build import bases
+from hpc3build.errors import ImageError
+from hpc3build.evidence.layers import ImageFile
+
+#: Where the final image keeps what the builder captured (containerfiles/hpc3build/capture.py).
+ENVIRONMENT = "/opt/hpc3build/environment.json"
+
+
+def baked_environment(files: Mapping[str, ImageFile], env: Mapping[str, str]) -> dict[str, str]:
+    """Variables of ``config.Env``, as ``env`` has them now, for engines that skip the entry point.
+
+    None without a record. Raises ImageError when the record that our own build wrote is not as it should be.
+    """
+    record = files.get(ENVIRONMENT)
+    if record is None:
+        return {}
+    try:
+        document = json.loads(record.data)
+        baked = {str(name): str(value) for name, value in document["set"].items()}
+        for name, entries in document["prepend"].items():
+            old = env.get(name) or (bases.PATH if name == "PATH" else "")
+            rest = [entry for entry in old.split(":") if entry and entry not in entries]
+            baked[str(name)] = ":".join([*map(str, entries), *rest])
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ImageError(f"{ENVIRONMENT} of the image is not what the build writes") from error
+    return dict(sorted(baked.items()))
