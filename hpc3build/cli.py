@@ -242,6 +242,7 @@ def _add_check(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="ENGINE",
         help="run it too: podman, buildah, docker, charliecloud, and the run scripts of apptainer and enroot",
     )
+    parser.add_argument("--smoke", metavar="COMMAND", default="", help="with --run, a test of the application to run")
     parser.add_argument(
         "--static",
         choices=("config", "layers"),
@@ -272,6 +273,7 @@ def _check(options: argparse.Namespace) -> int:
         run,
         shared.access(options),
         layers=options.static == "layers",
+        smoke=shared.words("--smoke", options.smoke),
     )
     if options.junit:
         write_atomically(options.junit, report_check.as_junit(checked))

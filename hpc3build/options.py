@@ -142,6 +142,16 @@ def _place_of(path: Path) -> str:
         return ""
 
 
+def words(option: str, text: str) -> tuple[str, ...]:
+    """A command's words as a shell would see them. Raises InputError."""
+    import shlex
+
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise InputError(f"{option} {text!r}: {error}") from error
+
+
 def add_registry(parser: argparse.ArgumentParser) -> None:
     """How registries are reached, for commands that read references."""
     group = parser.add_argument_group(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -37,9 +37,11 @@ def check(
     access: Access | None = None,
     *,
     layers: bool = True,
+    smoke: Sequence[str] = (),
 ) -> Checked:
     """Static findings, then those of each engine named. Without ``layers`` only manifest and configuration are read.
 
+    ``smoke`` is a command that proves the application; it is run, too.
     Raises InputError for an unknown engine.
     """
     with open_store(reference, runner, access) as store:
@@ -50,7 +52,7 @@ def check(
     if launchers:
         with _runnable(reference, manifest, runner, access or Access()) as name:
             for one in launchers:
-                findings += conformance.live(one, name, image)
+                findings += conformance.live(one, name, image, smoke)
     left = 0 if layers or launchers else sum(layer.size for layer in manifest.layers)
     return Checked(reference, manifest.digest, tuple(findings), left)
 

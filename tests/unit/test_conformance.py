@@ -259,3 +259,15 @@ def test_apptainer_evaluates_its_arguments_as_enroot_does_not(tmp_path: Path) ->
         Reenacted(name, engine, config).run("image", ["$((6*7))"])
         told[name] = shell(engine.seen[0][0])
     assert told == {"apptainer": "42\n", "enroot": "$((6*7))\n"}
+
+
+# ---- the page
+
+
+def test_the_page_has_todays_rules() -> None:
+    from hpc3build.conformance.markdown import rules_markdown, with_rules
+
+    page = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text(encoding="utf-8")
+    assert rules_markdown() in page and with_rules(page) == page, "python -m hpc3build.conformance.markdown"
+    for rule in conformance.RULES:
+        assert f"| `{rule.id}` |" in page
