@@ -18,14 +18,14 @@ HPC3BUILD = (sys.executable, "-m", "hpc3build")
 
 @dataclass(frozen=True)
 class Run:
-    """One process: wall seconds, peak resident memory in MB, exit status."""
+    """One process: wall seconds, of these on the CPU, and peak resident memory in MB (this program's own at least)."""
 
     seconds: float
+    cpu: float
     megabytes: float
-    status: int
 
 
-def run(argv: Sequence[str | os.PathLike[str]], *, check: bool = True, **env: str) -> Run:
+def run(argv: Sequence[str | os.PathLike[str]], **env: str) -> Run:
     """Run a command without its output. Raises SystemExit with its last lines when it fails."""
     began = time.monotonic()
     with subprocess.Popen(
@@ -40,9 +40,9 @@ def run(argv: Sequence[str | os.PathLike[str]], *, check: bool = True, **env: st
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - began
-    if check and process.returncode:
+    if process.returncode:
         raise SystemExit(f"{argv[0]} ended with {process.returncode}: {said[-500:]}")
-    return Run(seconds, usage.ru_maxrss / 1024, process.returncode)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def in_turn(jobs: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
