@@ -129,7 +129,7 @@ class DaemonStore:
         self._incoming[blob.digest] = (blob, source)
 
     def put_manifest(self, manifest: Manifest, tag: str | None, *, expect: str | None = None) -> None:
-        """See Store; annotations are left out, as ``notes`` tells. Raises StoreError without a tag or for an index."""
+        """See Store; annotations are left out, as ``notes`` tells. Raises StoreError for an index and without a tag."""
         if tag is None or manifest.is_index:
             raise StoreError(f"{self.reference}: docker keeps single images, each under a name")
         if manifest.annotations:
