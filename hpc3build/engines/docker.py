@@ -91,7 +91,6 @@ class Docker:
     def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
         """See Launcher. Statuses of what does not start are docker's own: 125, 126 and 127."""
         from docker.errors import APIError
-        from requests.exceptions import ConnectionError, ReadTimeout
 
         with self._client() as client, docker_told(image):
             options = {"network_mode": "host"} if _lacks_bridge(client) else {}
@@ -104,7 +103,7 @@ class Docker:
             except APIError as error:
                 told = str(error.explanation or error)
                 return Completed(tuple(argv), _status(told), "", f"docker: {told}\n")
-            except (ReadTimeout, ConnectionError) as error:
+            except OSError as error:  # what requests raises where no answer comes in time
                 raise ToolError(f"{argv[0]} did not finish within {how.timeout:g} s in {image}") from error
             finally:
                 container.remove(force=True)

@@ -24,6 +24,7 @@ from hpc3build.stores import Store, open_store
 from hpc3build.stores.access import Access, is_loopback
 from hpc3build.stores.certificates import folder_of
 from hpc3build.stores.daemon import DaemonStore
+from hpc3build.stores.local import LocalStore
 from hpc3build.workflows.describe import image_layers, read_config
 
 
@@ -86,14 +87,21 @@ def _runnable(reference: Reference, manifest: Manifest, place: str, runner: Runn
         from hpc3build.engines.docker import Docker
 
         with open_store(reference, runner, access) as store, DaemonStore(parse(f"{DAEMON}:{name}")) as target:
+            if isinstance(store, LocalStore):
+                store.pack()
+                manifest = store.manifest()
             rewrite.transfer(store, target, rewrite.Rewrite(source, None, manifest), target.reference)
         try:
             yield name
         finally:
             Docker(runner).remove(name)
         return
-    with skopeo_access(source, access) as options:
-        runner(["skopeo", "copy", "--quiet", *options, str(source), f"containers-storage:{name}"])
+    if reference.transport == DAEMON:
+        with open_store(reference, runner) as store, open_store(parse(f"containers-storage:{name}"), runner) as there:
+            rewrite.transfer(store, there, rewrite.Rewrite(source, None, manifest), parse(f"containers-storage:{name}"))
+    else:
+        with skopeo_access(source, access) as options:
+            runner(["skopeo", "copy", "--quiet", *options, str(source), f"containers-storage:{name}"])
     try:
         yield name
     finally:
