@@ -135,9 +135,9 @@ def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
         "--tag",
         required=True,
         metavar="REF",
-        help="oci:DIR:TAG, containers-storage:NAME or docker://HOST/NAME:TAG",
+        help="oci:DIR:TAG, oci-archive:FILE:TAG, containers-storage:NAME or docker://HOST/NAME:TAG",
     )
-    parser.add_argument("--engine", default="auto", metavar="auto|buildah|podman")
+    parser.add_argument("--engine", default="auto", metavar="auto|buildah|podman|docker")
     parser.add_argument("--secret", action="append", default=[], metavar="id=ID,src=FILE", help="a build secret")
     parser.add_argument("--no-cache", action="store_true", help="build every layer anew")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")

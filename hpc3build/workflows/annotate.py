@@ -20,6 +20,7 @@ from hpc3build.reference import DAEMON, DOCKER, STORAGE, Reference, is_digest
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store, open_target
 from hpc3build.stores.access import Access
+from hpc3build.stores.local import LocalStore
 from hpc3build.workflows.describe import describe, facts_of
 
 if TYPE_CHECKING:
@@ -157,6 +158,10 @@ def _annotate(
         if wish.attach:
             return _attach(store, reference, wish, pairs)
         place = wish.to or reference
+        if isinstance(store, LocalStore) and place.transport != STORAGE:
+            rewrite.read(store, reference, wish.expect_digest)
+            wish = replace(wish, expect_digest=None)
+            store.pack()
         kept = pairs if not pairs or keeps_annotations(place, wish) else {}
         plan = rewrite.plan(
             store,
@@ -178,9 +183,10 @@ def _annotate(
         if wish.to is None:
             return rewrite.apply(store, plan, backup_tag=backup, verify=verify)
         if _same_place(reference, wish.to):
-            return rewrite.transfer(store, store, plan, wish.to, backup_tag=backup, verify=verify)
+            return rewrite.transfer(store, store, plan, wish.to, backup_tag=backup, verify=verify, here=True)
+        here = reference.transport == STORAGE == place.transport and reference.storage == place.storage
         with open_target(wish.to, runner, access, client, read_back=wish.verify) as target:
-            return rewrite.transfer(store, target, plan, wish.to, backup_tag=backup, verify=verify)
+            return rewrite.transfer(store, target, plan, wish.to, backup_tag=backup, verify=verify, here=here)
 
 
 def keeps_annotations(place: Reference, wish: Wish) -> bool:

@@ -83,6 +83,7 @@ class Container:
     """An engine whose image does what ``does`` says of argv and how; ``does`` may return None: as a shell would."""
 
     name = "fake"
+    store = "containers-storage"
 
     def __init__(self, does: Callable[[Sequence[str], How], Completed | None] | None = None, *lacks: str) -> None:
         self.does = does or (lambda argv, how: None)
