@@ -23,7 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code (docs/cli.md) and never lets an error of ours become a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(arguments[0] if arguments else "")
-    options = parser.parse_args(arguments)
+    # What stands behind run's -- is another program's; argparse would give it to the positional before the options.
+    own = arguments.index("--") if arguments[:1] == ["run"] and "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:own])
+    options.argv = arguments[own + 1 :]
     if options.command is None:
         parser.print_help(sys.stderr)
         return InputError.exit_code
