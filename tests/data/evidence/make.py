@@ -1,3 +1,4 @@
+# ruff: noqa: E501, SIM905 (commands and tables of files are read better in one line)
 """Makes blobs.tar.xz and images.json beside this file: small images of real programs, for tests/unit/test_evidence_images.py.
 
     python3 make.py WORK        # on Debian 12, x86_64; WORK is an empty folder of 3 GB; needs gcc, pyelftools and pip
