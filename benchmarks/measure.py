@@ -18,11 +18,12 @@ HPC3BUILD = (sys.executable, "-m", "hpc3build")
 
 @dataclass(frozen=True)
 class Run:
-    """One process: wall seconds, peak resident memory in MB, exit status."""
+    """One process: wall seconds, peak resident memory in MB, exit status; seconds of processors, which others leave."""
 
     seconds: float
     megabytes: float
     status: int
+    processor: float = 0.0
 
 
 def run(argv: Sequence[str | os.PathLike[str]], *, check: bool = True, **env: str) -> Run:
@@ -42,7 +43,8 @@ def run(argv: Sequence[str | os.PathLike[str]], *, check: bool = True, **env: st
     seconds = time.monotonic() - began
     if check and process.returncode:
         raise SystemExit(f"{argv[0]} ended with {process.returncode}: {said[-500:]}")
-    return Run(seconds, usage.ru_maxrss / 1024, process.returncode)
+    processor = usage.ru_utime + usage.ru_stime
+    return Run(seconds, usage.ru_maxrss / 1024, process.returncode, processor)
 
 
 def in_turn(jobs: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
