@@ -188,6 +188,7 @@ def _add_facts(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a recipe, a spack.lock, or an image reference")
     parser.add_argument("--json", action="store_true")
     shared.add_recipe(parser, building=False)
+    shared.add_depth(parser)
     shared.add_registry(parser)
 
 
@@ -195,7 +196,13 @@ def _facts(options: argparse.Namespace) -> int:
     from hpc3build import report
     from hpc3build.workflows.describe import facts_of
 
-    subject, facts = facts_of(options.source, shared.settings(options), shared.runner(options), shared.access(options))
+    subject, facts = facts_of(
+        options.source,
+        shared.settings(options),
+        shared.runner(options),
+        shared.access(options),
+        shared.depth(options),
+    )
     if options.json:
         sys.stdout.write(report.dumps(report.facts_json(subject, facts)))
     else:

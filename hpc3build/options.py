@@ -152,6 +152,27 @@ def words(option: str, text: str) -> tuple[str, ...]:
         raise InputError(f"{option} {text!r}: {error}") from error
 
 
+def add_depth(parser: argparse.ArgumentParser) -> None:
+    """How far an image is looked into, for commands that read its layers."""
+    group = parser.add_argument_group("how far an image is looked into")
+    group.add_argument(
+        "--fast", action="store_true", help="stop at the first record of a package manager's whole stack"
+    )
+    group.add_argument("--thorough", action="store_true", help="look into every file, not only programs and libraries")
+    group.add_argument(
+        "--root", dest="roots", action="append", default=[], metavar="PATH",
+        help="a program or folder of the image that is its application (default: the stack's roots, else the entry "
+        "point and what is on the login PATH)",
+    )  # fmt: skip
+
+
+def depth(options: argparse.Namespace) -> Any:
+    """What ``add_depth`` was given. Raises InputError."""
+    from hpc3build.workflows.describe import Depth
+
+    return Depth(fast=options.fast, thorough=options.thorough, roots=tuple(options.roots))
+
+
 def add_registry(parser: argparse.ArgumentParser) -> None:
     """How registries are reached, for commands that read references."""
     group = parser.add_argument_group(

@@ -45,8 +45,35 @@ class Described:
     facts: Facts
 
 
-def facts_of(source: str, settings: Settings, runner: Runner, access: Access | None = None) -> tuple[str, Facts]:
-    """The subject's name and its facts. ``source`` is a recipe, a JSON file of Spack's, or an image reference."""
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """How far an image is read: ``fast`` stops when a stack's record is found, ``thorough`` looks into every file.
+
+    ``roots`` are files or folders of the image that the user names as its application.
+    """
+
+    fast: bool = False
+    thorough: bool = False
+    roots: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.fast and self.thorough:
+            raise InputError("--fast and --thorough exclude each other")
+        for root in self.roots:
+            if not root.startswith("/"):
+                raise InputError(f"--root {root}: expected an absolute path inside the image")
+
+
+DEFAULT = Depth()
+
+
+def facts_of(
+    source: str, settings: Settings, runner: Runner, access: Access | None = None, depth: Depth = DEFAULT
+) -> tuple[str, Facts]:
+    """The subject's name and its facts. ``source`` is a recipe, a JSON file of Spack's, or an image reference.
+
+    ``depth`` is for images.
+    """
     asked_anew = settings.concretize not in (None, "lock")
     if (file := _concrete(Path(source), lock_beside=not asked_anew)) is not None:
         return source, facts_of_concrete(file, settings)
@@ -55,7 +82,7 @@ def facts_of(source: str, settings: Settings, runner: Runner, access: Access | N
         return source, planned_facts(recipe, stack)
     reference = parse(source)
     with open_store(reference, runner, access) as store:
-        return str(reference), describe(store, reference).facts
+        return str(reference), describe(store, reference, depth=depth).facts
 
 
 def _concrete(path: Path, *, lock_beside: bool) -> Path | None:
@@ -150,28 +177,6 @@ def _documentation(docs: str, folder: Path) -> bytes:
             hint="keep a summary, and a link to the rest",
         )
     return data
-
-
-@dataclass(frozen=True, kw_only=True)
-class Depth:
-    """How far an image is read: ``fast`` stops when a stack's record is found, ``thorough`` looks into every file.
-
-    ``roots`` are files or folders of the image that the user names as its application.
-    """
-
-    fast: bool = False
-    thorough: bool = False
-    roots: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.fast and self.thorough:
-            raise InputError("--fast and --thorough exclude each other")
-        for root in self.roots:
-            if not root.startswith("/"):
-                raise InputError(f"--root {root}: expected an absolute path inside the image")
-
-
-DEFAULT = Depth()
 
 
 def wanted(path: str) -> int | None:
