@@ -245,6 +245,24 @@ def test_success_without_a_lock_is_a_failure(tmp_path: Path) -> None:
         spack.load((str(recipe(tmp_path)),), settings(fake(tmp_path, answer())), run)
 
 
+def test_the_first_of_many_reasons_is_told(tmp_path: Path) -> None:
+    output = "==> Note\n==> Error: failed to concretize\n" + "".join(f"  {number}. reason\n" for number in range(90))
+    made = fake(tmp_path, answer(status=1, output=output))
+    with pytest.raises(ToolError) as refused:
+        spack.load((str(recipe(tmp_path)),), settings(made), run)
+    assert "==> Error: failed to concretize\n    0. reason" in refused.value.message
+    assert "89. reason" not in refused.value.message and "Note" not in refused.value.message
+
+
+def test_a_target_of_a_definition_is_the_recipes_own(tmp_path: Path) -> None:
+    made = fake(tmp_path, answer(lock_of("no-mpi-plain")))
+    (tmp_path / "recipe").mkdir()
+    shutil.copy(ENVS / "matrix" / "spack.yaml", tmp_path / "recipe")
+    spack.load((str(tmp_path / "recipe"),), settings(made), run)
+    manifest = next(text for name, text in asked(made)["files"].items() if name.endswith("spack.yaml"))
+    assert "require" not in YAML(typ="safe").load(manifest)["spack"].get("packages", {}).get("all", {})
+
+
 def test_the_lock_of_this_machine_is_built_and_kept(tmp_path: Path) -> None:
     lock = lock_of("v0.20.3-seed-gromacs-cuda")
     made, source, kept = fake(tmp_path, answer(lock)), recipe(tmp_path), tmp_path / "kept.lock"
