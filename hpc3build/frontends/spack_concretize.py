@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,6 +83,8 @@ def _scope(settings: Settings, folder: Path, runner: Runner) -> dict[str, bytes]
     if pinned or settings.packages_source:
         given = settings.packages_source or PACKAGES_URL
         recipes = source("spack-packages", given, pinned, "develop", folder, runner)
+        # Spack's index of patches is stale, and fatal, where recipes of another commit were read before.
+        found["config"] = {"misc_cache": f"$user_cache_path/hpc3build-{re.sub(r'[^A-Za-z0-9.-]', '-', recipes.ref)}"}
         if recipes.folder is None:
             key = "commit" if len(recipes.ref) == 40 else "tag" if recipes.ref.startswith("v") else "branch"
             found["repos"] = {"builtin": {"git": recipes.url, key: recipes.ref}}

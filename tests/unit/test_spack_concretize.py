@@ -210,6 +210,8 @@ def test_package_recipes_are_those_of_the_builder(tmp_path: Path) -> None:
     spack.load((str(source),), given, run)
     scope = next(text for name, text in asked(made)["files"].items() if name.endswith("repos.yaml"))
     assert YAML(typ="safe").load(scope) == {"repos": {"builtin": str(clone / "repos/spack_repo/builtin")}}
+    config = next(text for name, text in asked(made)["files"].items() if name.endswith("config.yaml"))
+    assert YAML(typ="safe").load(config) == {"config": {"misc_cache": f"$user_cache_path/hpc3build-{second}"}}
     with pytest.raises(InputError, match="is checked out, and pins name"):
         spack.load((str(source),), settings(made, packages_source=str(clone), pins={"spack-packages": first}), run)
     for ref, key in ((first, "commit"), ("v2025.11.0", "tag"), ("develop", "branch")):
