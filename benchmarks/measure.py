@@ -25,12 +25,12 @@ class Run:
     megabytes: float
 
 
-def run(argv: Sequence[str | os.PathLike[str]], **env: str) -> Run:
+def run(argv: Sequence[str | os.PathLike[str]], *, cwd: Path = ROOT, **env: str) -> Run:
     """Run a command without its output. Raises SystemExit with its last lines when it fails."""
     began = time.monotonic()
     with subprocess.Popen(
         [os.fspath(part) for part in argv],
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, **env},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -78,3 +78,15 @@ def show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
         if number == 0:
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+
+
+def show_ratios(found: Mapping[str, Sequence[Run]], peer: str, **more: Mapping[str, str]) -> None:
+    """Medians, and how many times less than ``peer`` each takes: by the clock, and of processors, which no other work
+    on the machine lengthens. ``more`` are further columns, each by the rows' names."""
+    rows = []
+    base = median(found[peer]), statistics.median(run.cpu for run in found[peer])
+    for name, runs in found.items():
+        mine = median(runs), statistics.median(run.cpu for run in runs)
+        figures = [f"{mine[0]:.3f}", f"{base[0] / mine[0]:.1f}x", f"{mine[1]:.3f}", f"{base[1] / mine[1]:.1f}x"]
+        rows.append([name, *figures, *(column[name] for column in more.values())])
+    show(["", "clock s", "ratio", "processor s", "ratio", *more], rows)

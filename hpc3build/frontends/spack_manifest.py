@@ -51,7 +51,9 @@ def manifest(spack: Section, settings: Settings, folder: str = ENVIRONMENT) -> t
 
 def _names_a_target(found: Mapping[str, Any]) -> bool:
     everything = found.get("packages", {}).get("all", {})
-    text = f"{everything.get('target', '')} {everything.get('require', '')} {found.get('specs', '')}"
+    # Specs may take their targets from definitions, as $targets of a matrix.
+    said = (everything.get("target", ""), everything.get("require", ""), found.get("specs", ""))
+    text = " ".join(map(str, (*said, found.get("definitions", ""))))
     return bool(everything.get("target")) or "target=" in text or "arch=" in text
 
 
