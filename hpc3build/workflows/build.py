@@ -111,7 +111,7 @@ def _run_engine(planned: Planned, engine: Engine, secrets: Mapping[str, Path], n
     from_site = site.settings(os.environ, Path.home())
     with TemporaryDirectory(prefix="hpc3build-context-") as folder, site.as_files(from_site) as files:
         planned.context.write(Path(folder))
-        return engine.build(Path(folder), secrets={**files, **secrets}, no_cache=no_cache)
+        return engine.build(Path(folder), secrets={**files, **planned.context.secrets, **secrets}, no_cache=no_cache)
 
 
 def _smoke(planned: Planned, engine: Engine, image: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hpc3build.containerfile import build_context
 from hpc3build.errors import InputError
 from hpc3build.frontends import Context, spack
+from hpc3build.frontends.spack_sources import DEFAULT_REF
 from hpc3build.recipe import Settings, read_yaml
 from hpc3build.run import run
 from hpc3build.workflows.describe import facts_of
@@ -225,7 +226,7 @@ def test_a_url_is_fetched(write: Write) -> None:
     )
     found = [(source.url, source.ref) for source in context.variables["sources"]]
     assert found == [
-        ("ssh://git@site.example/spack.git", spack.DEFAULT_REF),
+        ("ssh://git@site.example/spack.git", DEFAULT_REF),
         ("git@site.example:packages.git", "v2025.11.0"),
     ]
     assert context.sources == {} and "spack/config/bootstrap.yaml" not in context.files
