@@ -173,8 +173,9 @@ def _configuration(found: list[Source], binary_cache: bool) -> Mapping[str, byte
         if each.name == "spack-packages":
             made["repos"] = {"repos": {"builtin": f"/opt/{each.name}/repos/spack_repo/builtin"}}
         elif each.folder is not None:
-            # A site that gives Spack itself has no internet: nothing is looked for there.
-            made["bootstrap"] = {"bootstrap": {"enable": False}}
+            # A site that gives Spack itself has no internet: nothing is looked for there. Disabled altogether, Spack
+            # would not even use the gpg and patchelf that the builder has.
+            made["bootstrap"] = {"bootstrap": {"enable": True, "sources:": [], "trusted:": {}}}
     return {f"{_CONFIG}/{name}.yaml": dump_yaml(document) for name, document in made.items()}
 
 
