@@ -18,7 +18,8 @@ for word in "$@"; do
 done
 
 own=$(mktemp -d "${TMPDIR:-/tmp}/hpc3build-spack.XXXXXX")
-trap 'rm -rf "$own"' EXIT
+# Isolation by chroot leaves daemons running: gpg's agent goes before its folder does.
+trap 'gpgconf --homedir "$own/gpg" --kill all >/dev/null 2>&1 || true; rm -rf "$own"' EXIT
 export SPACK_GNUPGHOME=$own/gpg
 install -d -m 700 "$SPACK_GNUPGHOME"
 install -d "$own/scope"
