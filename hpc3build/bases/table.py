@@ -111,14 +111,16 @@ BASES = (
         glibc="2.39",
         pull="quay.io/centos/centos:stream10",
     ),
-    Base(image="ubi8", manager=DNF, os="rhel8", glibc="2.28", pull=f"{_UBI}/ubi8/ubi", suffix="ubi8"),
-    Base(image="ubi9", manager=DNF, os="rhel9", glibc="2.34", pull=f"{_UBI}/ubi9/ubi", suffix="ubi9", differs=_CURL),
+    Base(image="ubi8", manager=DNF, os="rhel8", glibc="2.28", pull=f"{_UBI}/ubi8/ubi:8.10", suffix="ubi8"),
+    Base(
+        image="ubi9", manager=DNF, os="rhel9", glibc="2.34", pull=f"{_UBI}/ubi9/ubi:9.5", suffix="ubi9", differs=_CURL
+    ),
     Base(
         image="ubi8-minimal",
         manager=MICRODNF,
         os="rhel8",
         glibc="2.28",
-        pull=f"{_UBI}/ubi8/ubi-minimal",
+        pull=f"{_UBI}/ubi8/ubi-minimal:8.10",
         suffix="ubi8-minimal",
     ),
     Base(
@@ -126,7 +128,7 @@ BASES = (
         manager=MICRODNF,
         os="rhel9",
         glibc="2.34",
-        pull=f"{_UBI}/ubi9/ubi-minimal",
+        pull=f"{_UBI}/ubi9/ubi-minimal:9.5",
         suffix="ubi9-minimal",
         differs=_CURL,
     ),
