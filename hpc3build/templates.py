@@ -66,7 +66,6 @@ def _environment(sandboxed: bool = False) -> Environment:
         "comment": comment,
         "word": shlex.quote,
         "line": one_line,
-        "bare": bare,
         "tojson": json.dumps,
     }
     return environment
@@ -186,13 +185,6 @@ def one_line(value: str) -> str:
     if re.search(r"[\x00-\x1f\x7f]", value):
         raise InputError(f"{value!r}: a value in a Containerfile is one line")
     return value
-
-
-def bare(name: str) -> str:
-    """A label's name in a definition, where nothing quotes it. Raises InputError."""
-    if not re.fullmatch(r"[^\s%#]\S*", name):
-        raise InputError(f"{name!r}: not a label's name in an Apptainer definition")
-    return name
 
 
 def comment(text: str) -> str:

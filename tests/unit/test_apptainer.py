@@ -117,7 +117,7 @@ def test_values_stay_what_they_are(value: str, tmp_path: Path) -> None:
 
 
 def test_a_label_never_starts_a_section(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not a label's name"):
+    with pytest.raises(InputError, match="not an annotation key"):
         made(write(tmp_path, f"format: singularity\n{IMAGES}labels: {{'%post': id}}\n"))
 
 

@@ -27,7 +27,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
     ("recipe", "options"),
     [
         ("recipes/hello-spack", []),
-        ("recipes/gromacs-cuda", ["--format", "apptainer"]),
+        ("tests/data/spack/envs/matrix", ["--concretize", "builder", "--format", "apptainer"]),
         ("tests/data/spack/envs/v0.20.3-seed-gromacs-cuda", ["--base", "debian:12", "--spack-ref", "v0.20.3"]),
     ],
 )
