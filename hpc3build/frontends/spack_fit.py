@@ -8,6 +8,7 @@ import re
 from hpc3build import bases
 from hpc3build.errors import InputError
 from hpc3build.frontends.spack_container import Container
+from hpc3build.frontends.spack_local import DEVELOP
 from hpc3build.recipe import Settings
 from hpc3build.stack import Package, Stack
 
@@ -42,8 +43,9 @@ def fit(
         wrong.append(f"{package.name}@{package.version} is external, and the final image would lack it")
         hints.append(f"os_packages:final with what has it, or --host-provided {package.name} where the host gives it")
     for package in stack.counted:
-        if "dev_path" in package.variants:
-            wrong.append(f"{package.name} is developed in {package.variants['dev_path']}, which the builder has not")
+        developed = package.variants.get("dev_path")
+        if developed is not None and not str(developed).startswith(f"{DEVELOP}/"):
+            wrong.append(f"{package.name} is developed in {developed}, which the builder has not")
     if wrong:
         hints.append("or --concretize builder sets the lock aside")
         raise InputError(f"{stack.origin} does not fit the builder: {'; '.join(wrong)}", hint="; ".join(hints))

@@ -101,9 +101,9 @@ def test_every_key(tmp_path: Path) -> None:
         for field in dataclasses.fields(Settings)
         if getattr(found, field.name) == getattr(default, field.name)
     }
-    assert same == {"spack_ref", "spack_source", "packages_source", "concretize", "format"}, (
-        "those are options of the command line only"
-    )
+    of_the_command_line = {"spack_ref", "spack_source", "packages_source", "concretize", "format", "save_lock"}
+    of_the_command_line |= {"spack", "spack_config", "concretize_seconds", "environment"}
+    assert same == of_the_command_line
 
 
 def test_none_and_empty(tmp_path: Path) -> None:

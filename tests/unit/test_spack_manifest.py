@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hpc3build.frontends import spack
 from hpc3build.frontends.spack_context import SpackRecipe
 from hpc3build.recipe import Settings
 from hpc3build.run import run
+from hpc3build.workflows.build import _check_externals
 from tests.commands import hpc3build
 
 BASE = "  container: {images: {os: 'debian:12', spack: v1.0.0}}\n"
@@ -250,6 +252,19 @@ def test_an_external_that_nothing_brings(package: str, tmp_path: Path) -> None:
     assert caught.value.exit_code == 2
     assert "openmpi@1.0 is external" in caught.value.message
     assert "os_packages:final" in caught.value.hint and "--host-provided openmpi" in caught.value.hint
+
+
+def test_a_lock_of_the_builder_is_asked_the_same_before_anything_is_published(tmp_path: Path) -> None:
+    locked(tmp_path, "openmpi", IMAGES, host_provided=("openmpi",))
+    stack = spack.stack(spack.load((str(tmp_path),), Settings(), run))
+
+    def check(**settings: Any) -> None:
+        planned = SimpleNamespace(recipe=spack.load((str(tmp_path),), Settings(concretize="builder", **settings), run))
+        _check_externals(planned, SimpleNamespace(stack=stack))  # type: ignore[arg-type]
+
+    check(host_provided=("openmpi",))
+    with pytest.raises(InputError, match=r"external, and nothing brings them into the final image: openmpi@1\.0"):
+        check()
 
 
 def test_a_final_image_with_an_older_glibc(tmp_path: Path) -> None:
