@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from hpc3build import __version__, cli_annotate, cli_host
 from hpc3build import options as shared
-from hpc3build.console import Command, Parser
+from hpc3build.console import Command, Parser, visible
 from hpc3build.console import add_command as _command
 from hpc3build.console import tell as _tell
 from hpc3build.errors import Hpc3BuildError, InputError, ToolError
@@ -108,12 +108,14 @@ def _add_render(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="the Containerfile (default: standard output)")
     parser.add_argument("--context", metavar="DIR", help="the whole build context")
     shared.add_recipe(parser, building=True)
+    shared.add_registry(parser)
 
 
 def _render(options: argparse.Namespace) -> int:
     from hpc3build.workflows.render import render, write_atomically
 
-    planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options))
+    planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options), shared.access(options))
+    _tell_notes(options, planned)
     if options.context:
         planned.context.write(Path(options.context))
     if options.output:
@@ -121,6 +123,11 @@ def _render(options: argparse.Namespace) -> int:
     elif not options.context:
         sys.stdout.write(planned.context.containerfile)
     return 0
+
+
+def _tell_notes(options: argparse.Namespace, planned: Any) -> None:
+    for note in planned.recipe.notes if not options.quiet else ():
+        print(f"hpc3build: note: {visible(note)}", file=sys.stderr)
 
 
 def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -163,9 +170,10 @@ def _build(options: argparse.Namespace) -> int:
             f"this machine, -t docker://HOST/{options.tag} pushes it",
         )
     secrets = dict(map(shared.secret, options.secret))
-    planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options))
-    engine = choose(options.engine, run_quietly if options.quiet else run)
     access = shared.access(options)
+    planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options), access, building=True)
+    _tell_notes(options, planned)
+    engine = choose(options.engine, run_quietly if options.quiet else run)
     built = build(planned, target, engine, run, secrets=secrets, no_cache=options.no_cache, access=access)
     if options.json:
         document = report.facts_json(str(built.reference), built.facts)

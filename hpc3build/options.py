@@ -40,6 +40,18 @@ def add_recipe(parser: argparse.ArgumentParser, *, building: bool) -> None:
         parser.add_argument("--spack-ref", metavar="REF", help="tag or commit of Spack in the builder")
         parser.add_argument("--spack-source", metavar="DIR|URL", help="git repository of Spack: a clone here, or a URL")
         parser.add_argument(
+            "--format",
+            choices=("containerfile", "apptainer"),
+            help="what to write (default: what container:format of a spack.yaml says, else a Containerfile)",
+        )
+        parser.add_argument(
+            "--pin",
+            action="store_true",
+            help="base images by digest, Spack and its packages by commit, as they are now",
+        )
+        parser.add_argument("--spack-mirrors", metavar="FILE", help="a mirrors.yaml, given to the build as a secret")
+        parser.add_argument("--spack-keys", metavar="FILE", help="public keys that sign these mirrors' packages")
+        parser.add_argument(
             "--host-provided",
             metavar="NAME",
             action="append",
@@ -75,8 +87,9 @@ def settings(options: argparse.Namespace) -> Any:
     from hpc3build.recipe import Settings
 
     names = ("target", "cuda_compute_capabilities", "title", "base", "entrypoint", "concretize", "save_lock")
+    of_files = ("format", "pin", "spack_mirrors", "spack_keys")
     of_spack = ("spack_ref", "spack_source", "packages_source", "spack", "spack_config", "concretize_seconds")
-    given = {name: getattr(options, name, None) for name in (*names, *of_spack)}
+    given = {name: getattr(options, name, None) for name in (*names, *of_files, *of_spack)}
     for name in ("spack", "spack_config", "concretize_seconds"):
         if given[name] is not None and given["concretize"] != "host":
             raise InputError(f"--{name.replace('_', '-')} is for --concretize host")

@@ -300,6 +300,8 @@ def context(recipe: EasyBuildRecipe, stack: Stack | None) -> Context:
             "strip": [f"{PREFIX}/software"],
             "labels": dict(settings.labels),
             "prefix": PREFIX,
+            "copied": [f"{PREFIX}/software", f"{PREFIX}/modules"],
+            "chown": True,
             "easybuild": settings.pins.get("easybuild", PINNED),
             "archspec": settings.pins.get("archspec", PINNED_ARCHSPEC),
             "extra_build": "",
@@ -333,6 +335,11 @@ def _os_dependencies(modules: list[Mapping[str, Any]], dev: str) -> list[str]:
             named = [name for name in alternatives if name.endswith(dev)]
             found.append((named or alternatives)[0])
     return [name for name in found if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9@+._:-]*", name)]
+
+
+def form(recipe: EasyBuildRecipe) -> str:
+    """A Containerfile, unless ``--format`` says otherwise."""
+    return recipe.settings.format or "containerfile"
 
 
 wanted = easybuild_records.wanted

@@ -27,11 +27,12 @@ def concretize(spack: Section, settings: Settings, folder: Path, runner: Runner)
     with TemporaryDirectory(prefix="hpc3build-spack-") as scratch:
         top = Path(scratch)
         environment = top / "environment"
-        document, local = manifest(spack, settings, str(environment))
+        made = manifest(spack, settings, str(environment))
+        document = made.document
         # Where packages would lie does not enter the lock, but Spack looks there for what is installed.
         document["config"]["install_tree"] = {"root": str(top / "store")}
         document["view"] = False
-        _write(environment, {"spack.yaml": dump_yaml({"spack": document}), **local})
+        _write(environment, {"spack.yaml": dump_yaml({"spack": document}), **made.files})
         _write(top / "scope", _scope(settings, folder, runner))
         for name in ("user", "system"):
             (top / name).mkdir()

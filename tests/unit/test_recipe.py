@@ -43,6 +43,10 @@ pins:
   spack-packages: develop
 cuda_compute_capabilities: "8.0,9.0"
 host_provided: [cray-mpich]
+spack_mirrors: mirrors.yaml
+spack_keys: keys.asc
+binary_cache: false
+pin: true
 """
 SETTINGS = Settings(
     title="My application",
@@ -69,6 +73,10 @@ SETTINGS = Settings(
     },
     cuda_compute_capabilities="8.0,9.0",
     host_provided=("cray-mpich",),
+    spack_mirrors="mirrors.yaml",
+    spack_keys="keys.asc",
+    binary_cache=False,
+    pin=True,
 )
 
 
@@ -93,9 +101,9 @@ def test_every_key(tmp_path: Path) -> None:
         for field in dataclasses.fields(Settings)
         if getattr(found, field.name) == getattr(default, field.name)
     }
-    assert same == {"spack_ref", "spack_source", "packages_source", "concretize"}, (
-        "those are options of the command line only"
-    )
+    of_the_command_line = {"spack_ref", "spack_source", "packages_source", "concretize", "format", "save_lock"}
+    of_the_command_line |= {"spack", "spack_config", "concretize_seconds", "environment"}
+    assert same == of_the_command_line
 
 
 def test_none_and_empty(tmp_path: Path) -> None:
