@@ -10,6 +10,7 @@ from hpc3build.errors import InputError
 from hpc3build.facts import cpu
 from hpc3build.frontends import Context
 from hpc3build.frontends import spack_context as contexts
+from hpc3build.frontends.easybuild_sources import is_easystack
 from hpc3build.frontends.spack_concretize import concretize
 from hpc3build.frontends.spack_container import SPACK_URL, read_container
 from hpc3build.frontends.spack_context import LOCK, YAML, SpackRecipe
@@ -31,7 +32,7 @@ def recognises(source: str) -> bool:
     path = Path(source)
     return (
         path.name in (YAML, LOCK)
-        or path.suffix in (".yaml", ".yml")
+        or (path.suffix in (".yaml", ".yml") and not is_easystack(source))
         or (path / YAML).is_file()
         or ((path / LOCK).is_file())
     )

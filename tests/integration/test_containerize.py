@@ -205,7 +205,6 @@ def without_title(context: dict[str, str]) -> dict[str, str]:
     return {**context, "Containerfile": rest}
 
 
-@pytest.mark.xfail(reason="the first line names the folder that the command ran in", strict=True)
 def test_the_first_line_names_the_application(hpl: dict[str, str]) -> None:
     assert re.match(r"# Made by hpc3build \S+ for HPL\.\n", hpl["Containerfile"])
 

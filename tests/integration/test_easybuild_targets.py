@@ -71,16 +71,9 @@ def greet_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-NOT_YET = pytest.mark.xfail(reason="--target native is not supported yet", strict=True)
-
-
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param((name, target), marks=(NOT_YET,) if target == "native" else (), id=f"{name}-{target}")
-        for target in TARGETS
-        for name in CODE
-    ],
+    params=[pytest.param((name, target), id=f"{name}-{target}") for target in TARGETS for name in CODE],
 )
 def image(
     request: pytest.FixtureRequest, greet_recipe: Path, base: str, tmp_path_factory: pytest.TempPathFactory

@@ -43,6 +43,13 @@ pins:
   spack-packages: develop
 cuda_compute_capabilities: "8.0,9.0"
 host_provided: [cray-mpich]
+easybuild:
+  robot_paths: [easyconfigs, /site/easyconfigs]
+  include_easyblocks: [blocks/*.py]
+  hooks: hooks.py
+  accept_eula_for: [CUDA]
+  modules: lmod
+  keep_compilers: true
 spack_mirrors: mirrors.yaml
 spack_keys: keys.asc
 binary_cache: false
@@ -73,6 +80,12 @@ SETTINGS = Settings(
     },
     cuda_compute_capabilities="8.0,9.0",
     host_provided=("cray-mpich",),
+    robot_paths=("easyconfigs", "/site/easyconfigs"),
+    include_easyblocks=("blocks/*.py",),
+    hooks="hooks.py",
+    accept_eula_for=("CUDA",),
+    modules="lmod",
+    keep_compilers=True,
     spack_mirrors="mirrors.yaml",
     spack_keys="keys.asc",
     binary_cache=False,
@@ -94,7 +107,12 @@ def refused(tmp_path: Path, text: str | bytes) -> InputError:
 
 def test_every_key(tmp_path: Path) -> None:
     found = settings(tmp_path, EVERY_KEY)
-    assert found == SETTINGS
+    here = {
+        "robot_paths": (f"{tmp_path}/easyconfigs", "/site/easyconfigs"),
+        "include_easyblocks": (f"{tmp_path}/blocks/*.py",),
+        "hooks": f"{tmp_path}/hooks.py",
+    }
+    assert found == dataclasses.replace(SETTINGS, **here), "paths are those from the file's folder"
     default = Settings()
     same = {
         field.name
@@ -102,7 +120,7 @@ def test_every_key(tmp_path: Path) -> None:
         if getattr(found, field.name) == getattr(default, field.name)
     }
     of_the_command_line = {"spack_ref", "spack_source", "packages_source", "concretize", "format", "save_lock"}
-    of_the_command_line |= {"spack", "spack_config", "concretize_seconds", "environment"}
+    of_the_command_line |= {"spack", "spack_config", "concretize_seconds", "environment", "cache"}
     assert same == of_the_command_line
 
 
