@@ -88,6 +88,7 @@ def _parser(only: str = "") -> argparse.ArgumentParser:
         "inspect": _add_inspect,
         "check": _add_check,
         "spack-extension": _add_spack_extension,
+        "easybuild-hooks": _add_easybuild_hooks,
         **cli_host.ADDERS,
     }
     for add in [adders[only]] if only in adders else adders.values():
@@ -107,6 +108,7 @@ def _add_render(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="+", metavar="RECIPE")
     parser.add_argument("-o", "--output", metavar="FILE", help="the Containerfile (default: standard output)")
     parser.add_argument("--context", metavar="DIR", help="the whole build context")
+    parser.add_argument("--no-cache", action="store_true", help="resolve easyconfigs anew")
     shared.add_recipe(parser, building=True)
     shared.add_registry(parser)
 
@@ -149,7 +151,7 @@ def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--engine", default="auto", metavar="auto|buildah|podman|docker")
     parser.add_argument("--secret", action="append", default=[], metavar="id=ID,src=FILE", help="a build secret")
-    parser.add_argument("--no-cache", action="store_true", help="build every layer anew")
+    parser.add_argument("--no-cache", action="store_true", help="build every layer anew, and resolve easyconfigs anew")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     shared.add_recipe(parser, building=True)
     shared.add_registry(parser)
@@ -335,4 +337,22 @@ def _spack_extension(options: argparse.Namespace) -> int:
     from hpc3build.resources import spack_extension
 
     print(spack_extension())
+    return 0
+
+
+def _add_easybuild_hooks(commands: Any, common: argparse.ArgumentParser) -> None:
+    _command(
+        commands,
+        common,
+        "easybuild-hooks",
+        _easybuild_hooks,
+        'the file with which EasyBuild writes facts at the end of an installation, for eb --hooks="$(…)"',
+        "hpc3build easybuild-hooks",
+    )
+
+
+def _easybuild_hooks(options: argparse.Namespace) -> int:
+    from hpc3build.resources import easybuild_hooks
+
+    print(easybuild_hooks())
     return 0
