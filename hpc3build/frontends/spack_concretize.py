@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +34,7 @@ def concretize(spack: Section, settings: Settings, folder: Path, runner: Runner)
         document["config"]["install_tree"] = {"root": str(top / "store")}
         document["view"] = False
         _write(environment, {"spack.yaml": dump_yaml({"spack": document}), **made.files})
-        _write(top / "scope", _scope(settings, folder, runner))
+        _write(top / "scope", _scope(program, settings, folder, runner))
         for name in ("user", "system"):
             (top / name).mkdir()
         argv = [program, "-C", str(top / "scope"), "-e", str(environment), "concretize"]
@@ -77,15 +78,15 @@ def _environment(settings: Settings, top: Path) -> dict[str, str]:
     }
 
 
-def _scope(settings: Settings, folder: Path, runner: Runner) -> dict[str, bytes]:
+def _scope(program: str, settings: Settings, folder: Path, runner: Runner) -> dict[str, bytes]:
     """Our own configuration: nothing of this machine is reused, and the package recipes are the builder's."""
     found: dict[str, Any] = {"concretizer": {"reuse": False}}
+    read = str(Path(shutil.which(program, path=settings.environment.get("PATH")) or program).resolve())
     pinned = settings.pins.get("spack-packages")
     if pinned or settings.packages_source:
         given = settings.packages_source or PACKAGES_URL
         recipes = source("spack-packages", given, pinned, "develop", folder, runner)
-        # Spack's index of patches is stale, and fatal, where recipes of another commit were read before.
-        found["config"] = {"misc_cache": f"$user_cache_path/hpc3build-{re.sub(r'[^A-Za-z0-9.-]', '-', recipes.ref)}"}
+        read += f" {recipes.ref}"
         if recipes.folder is None:
             key = "commit" if len(recipes.ref) == 40 else "tag" if recipes.ref.startswith("v") else "branch"
             found["repos"] = {"builtin": {"git": recipes.url, key: recipes.ref}}
@@ -97,6 +98,9 @@ def _scope(settings: Settings, folder: Path, runner: Runner) -> dict[str, bytes]
                     hint=f"git -C {recipes.folder} checkout {pinned}",
                 )
             found["repos"] = {"builtin": str((recipes.folder / _BUILTIN).resolve())}
+    # Spack's indices of virtuals and patches are stale, and fatal, after another Spack's or other recipes'.
+    key = hashlib.sha256(read.encode()).hexdigest()[:12]
+    found["config"] = {"misc_cache": f"$user_cache_path/hpc3build-{key}"}
     return {f"{section}.yaml": dump_yaml({section: value}) for section, value in found.items()}
 
 

@@ -210,8 +210,6 @@ def test_package_recipes_are_those_of_the_builder(tmp_path: Path) -> None:
     spack.load((str(source),), given, run)
     scope = next(text for name, text in asked(made)["files"].items() if name.endswith("repos.yaml"))
     assert YAML(typ="safe").load(scope) == {"repos": {"builtin": str(clone / "repos/spack_repo/builtin")}}
-    config = next(text for name, text in asked(made)["files"].items() if name.endswith("config.yaml"))
-    assert YAML(typ="safe").load(config) == {"config": {"misc_cache": f"$user_cache_path/hpc3build-{second}"}}
     with pytest.raises(InputError, match="is checked out, and pins name"):
         spack.load((str(source),), settings(made, packages_source=str(clone), pins={"spack-packages": first}), run)
     for ref, key in ((first, "commit"), ("v2025.11.0", "tag"), ("develop", "branch")):
@@ -219,6 +217,23 @@ def test_package_recipes_are_those_of_the_builder(tmp_path: Path) -> None:
         scope = next(text for name, text in asked(made)["files"].items() if name.endswith("repos.yaml"))
         repository = YAML(typ="safe").load(scope)["repos"]["builtin"]
         assert repository == {"git": "https://github.com/spack/spack-packages.git", key: ref}
+
+
+def test_each_spack_with_each_commit_of_recipes_has_indices_of_its_own(tmp_path: Path) -> None:
+    """Real ones read each other's, and then miss packages and patches."""
+
+    def cache(made: Path, **pins: str) -> str:
+        folder = tmp_path / "source"
+        folder.mkdir(exist_ok=True)
+        (folder / "spack.yaml").write_text("spack:\n  specs: [zlib]\n")
+        spack.load((str(folder),), settings(made, pins=pins), run)
+        text = next(text for name, text in asked(made)["files"].items() if name.endswith("scope/config.yaml"))
+        return str(YAML(typ="safe").load(text)["config"]["misc_cache"])
+
+    one, other = (fake(tmp_path / name, answer(lock_of("no-mpi-plain"))) for name in ("one", "other"))
+    assert cache(one) == cache(one)
+    assert cache(one).startswith("$user_cache_path/hpc3build-")
+    assert len({cache(one), cache(other), cache(one, **{"spack-packages": "v2025.11.0"})}) == 3
 
 
 def test_its_time_is_limited_with_all_that_it_started(tmp_path: Path) -> None:
