@@ -71,9 +71,9 @@ class _Library(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        data = self._head[:size] or self._noise[: min(size, self._left)]
-        self._head = self._head[len(data) :] if self._head else b""
-        data = data[: self._left]
+        data = self._head[:size]
+        self._head = self._head[size:]
+        data = (data + self._noise[: size - len(data)])[: self._left]
         self._left -= len(data)
         return data
 
