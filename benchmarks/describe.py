@@ -71,9 +71,9 @@ class _Library(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        data = self._head[:size] or self._noise[: min(size, self._left)]
-        self._head = self._head[len(data) :] if self._head else b""
-        data = data[: self._left]
+        data = self._head[:size]
+        self._head = self._head[size:]
+        data = (data + self._noise[: size - len(data)])[: self._left]
         self._left -= len(data)
         return data
 
@@ -92,6 +92,7 @@ def many(target: Path, entries: int) -> None:
     """Very many small files, of which some look like libraries."""
     with gzip.open(target, "wb", 1) as stream, tarfile.open(fileobj=stream, mode="w|") as tar:
         for number in range(entries):
+            tar.members = []  # type: ignore[attr-defined] # or it keeps them all, which would be measured
             _add(tar, f"opt/app/share/{number % 997}/file{number}.{'so' if number % 50 == 0 else 'txt'}", b"x")
 
 

@@ -18,12 +18,14 @@ from hpc3build.evidence.offload import Bundles, code_object
 #: Held of one file: all of nearly every file, the linker's tables of the largest.
 MAX_HELD = 16 << 20
 #: Texts in a program that has an MPI inside; names of symbols go with ``strip``, names of MPICH's settings stay.
-STATIC_MPI = re.compile(rb"\0(MPID_Init|ompi_mpi_init)\0|(MPIR_CVAR_ABORT_ON_LEAKED_HANDLES)")
+STATIC_MPI = (b"\0MPID_Init\0", b"\0ompi_mpi_init\0", b"MPIR_CVAR_ABORT_ON_LEAKED_HANDLES")
 #: What MPI libraries call themselves.
-MPI_NAMES = re.compile(
-    rb"(Open MPI v|MPICH Version|MVAPICH2? Version|Intel\(R\) MPI Library|CRAY MPICH|ParaStation MPI)"
-)
-#: What the C library calls itself.
+MPI_NAMES = (
+    b"Open MPI v", b"MPICH Version", b"MVAPICH Version", b"MVAPICH2 Version", b"Intel(R) MPI Library", b"CRAY MPICH",
+    b"ParaStation MPI",
+)  # fmt: skip
+#: How the C library begins to say its version, and all that it says.
+GLIBC = (b"GNU C Library ",)
 GLIBC_BANNER = re.compile(rb"GNU C Library [^\n\0]{0,200}?release version (\d+\.\d+(?:\.\d+)?)")
 _OVERLAP = 512
 _LIBRARY = re.compile(r"\.so(?:\.[0-9.]+)?$")
@@ -35,7 +37,7 @@ _LIBMPI = re.compile(r"/libmpi(?:ch|_abi|_cray)?\.so[.0-9]*$")
 class Binary:
     """``architectures`` are those of its code for NVIDIA's GPUs (``sm_80``, ``compute_90``), ``targets`` for AMD's.
 
-    ``marks`` are texts found in it, as the patterns above ask: of programs, MPI libraries and the C library.
+    ``marks`` are those of the texts above that it holds, of the C library the version that it says.
     """
 
     elf: Elf
@@ -93,21 +95,30 @@ class _Held:
 
 
 class _Marks:
-    def __init__(self, pattern: re.Pattern[bytes]) -> None:
+    """The ``texts`` that a file holds; with ``banner`` what that finds where one of them begins."""
+
+    def __init__(self, texts: tuple[bytes, ...], banner: re.Pattern[bytes] | None = None) -> None:
         self.found: set[str] = set()
-        self._pattern = pattern
+        self._texts = texts
+        self._banner = banner
         self._tail = b""
 
     def feed(self, piece: bytes) -> None:
         data = self._tail + piece if self._tail else piece
-        for match in self._pattern.finditer(data):
-            self.found.add(next(group for group in match.groups() if group).decode())
+        for text in self._texts:  # one by one: an expression of all takes ten times as long
+            at = data.find(text)
+            if at >= 0 and self._banner is None:
+                self.found.add(text.strip(b"\0").decode())
+            while at >= 0 and self._banner is not None:
+                if match := self._banner.match(data, at):
+                    self.found.add(match[1].decode())
+                at = data.find(text, at + 1)
         self._tail = data[-_OVERLAP:]
 
 
 def _marks(path: str) -> _Marks | None:
     if _LIBC.search(path):
-        return _Marks(GLIBC_BANNER)
+        return _Marks(GLIBC, GLIBC_BANNER)
     if is_libmpi(path):
         return _Marks(MPI_NAMES)
     return None if is_library(path) else _Marks(STATIC_MPI)

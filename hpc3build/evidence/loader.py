@@ -27,6 +27,8 @@ _MULTIARCH = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu", "ppc
 
 def wanted(path: str) -> int | None:
     """Bytes to read of ``path``: the configuration of the dynamic linkers."""
+    if not path.startswith("/etc/ld"):
+        return None
     if path == LD_SO_CONF or (path.startswith("/etc/ld.so.conf.d/") and path.endswith(".conf")):
         return 64 << 10
     return 64 << 10 if re.match(r"/etc/ld-musl-[^/]+\.path$", path) else None

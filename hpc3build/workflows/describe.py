@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from hpc3build.environment import ENVIRONMENT
@@ -201,11 +201,15 @@ def _documentation(docs: str, folder: Path) -> bytes:
 
 def wanted(path: str) -> int | None:
     """Bytes to read of a file in an image: the most that anyone asks for."""
-    asked = [reader.wanted(path) for reader in (subjects, packages, loader, profile)]
-    asked += [frontend.wanted(path) for frontend in frontends().values()]
     if path == ENVIRONMENT:
-        asked.append(1 << 20)
-    return max((count for count in asked if count is not None), default=None)
+        return 1 << 20
+    return max((count for reader in _readers() if (count := reader(path)) is not None), default=None)
+
+
+@cache
+def _readers() -> tuple[Wanted, ...]:
+    others = (frontend.wanted for frontend in frontends().values())
+    return (subjects.wanted, packages.wanted, loader.wanted, profile.wanted, *others)
 
 
 def _wanted(depth: Depth, config: ImageConfig) -> Wanted:

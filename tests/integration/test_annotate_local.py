@@ -157,6 +157,7 @@ def test_store_with_labels(stored: str) -> None:
 
 #: Facts that only the build knows; evidence inside the image can't give them.
 OF_THE_BUILD = {
+    "io.github.hpc3build.conformance",
     "io.github.hpc3build.lock",
     "org.opencontainers.image.base.digest",
     "org.opencontainers.image.base.name",

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from hpc3build.facts import vocabulary as voc
+from hpc3build.facts.agreement import agree
+from hpc3build.reference import parse
+from hpc3build.run import run
+from hpc3build.stores import open_store
+from hpc3build.workflows.describe import describe
 from tests.integration.support import USERS, Built, hpc3build, parse_env, sh
 
 pytestmark = pytest.mark.engine
@@ -23,6 +29,10 @@ EXPECTED = {
     P + "mpi.implementation": "openmpi",
     P + "mpi.version": "4.1.4",
     P + "mpi.abi.version": "40.30.4",
+    P + "mpi.portability.mode": "mpi_replace",
+    P + "communication.framework": "libfabric,psm2,ucx,verbs",
+    P + "libfabric.abi.version": "1.6",
+    P + "kernel.version": "3.2.0",
     P + "libc.provider": "glibc",
     P + "glibc": "2.36",
     P + "os.vendor": "debian",
@@ -64,7 +74,24 @@ def test_facts(mpi_hello: Built) -> None:
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", pairs["io.github.hpc3build.lock"])
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", pairs[OCI + "created"])
     # Nothing is said of what isn't known or isn't there.
-    assert not [key for key in pairs if re.search(r"cuda|rocm|gpu\.arch|libfabric|portability", key)]
+    assert not [key for key in pairs if re.search(r"cuda|rocm|gpu\.arch|driver|optimization", key)]
+
+
+def test_files_alone_never_contradict_the_records(mpi_hello: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R9: equal, a bound that holds, or among the keys that docs/evidence.md says files cannot prove."""
+    reference = parse(mpi_hello.reference)
+    monkeypatch.setattr("hpc3build.workflows.describe.read_stack", lambda _: None)
+    with open_store(reference, run) as store:
+        alone = describe(store, reference, labels=False).facts
+    assert not alone.conflicts and len(alone) > 10
+    page = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text()
+    cannot = set(re.findall(r"^\| `(org[^`]+)` \|", page, re.MULTILINE))
+    for name in EXPECTED:
+        key = voc.BY_NAME[name]
+        if key in alone:
+            assert agree(key, EXPECTED[name], alone[key].value), alone[key]
+        else:
+            assert name in cannot or name.startswith("io.github.hpc3build.")
 
 
 def test_base_name(mpi_hello: Built) -> None:

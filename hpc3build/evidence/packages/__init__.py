@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from types import ModuleType
 
 from hpc3build.evidence.layers import ImageFiles
@@ -40,6 +41,7 @@ def frameworks(found: Iterable[Installed]) -> tuple[str, ...]:
     )
 
 
+@cache
 def managers() -> tuple[ModuleType, ...]:
     """All readers."""
     from hpc3build.evidence.packages import apk, conda, dpkg, pip, rpm
