@@ -7,10 +7,10 @@ configuration (labels come before annotations, rule R10), then what was attached
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from hpc3build.errors import InputError, StoreError
@@ -60,7 +60,7 @@ class Reading:
 
 def candidates(text: str, reading: Reading) -> Iterator[Candidate]:
     """All images that ``text`` names. Raises InputError, and what reading a store raises."""
-    if text == "-" or (not text.startswith(("docker://", "oci")) and Path(text).is_file()):
+    if is_records(text):
         yield from records(text)
         return
     head, colon, pattern = text.rpartition(":")
@@ -70,6 +70,11 @@ def candidates(text: str, reading: Reading) -> Iterator[Candidate]:
     reference = parse(text)
     with open_store(reference, reading.runner, reading.access) as store:
         yield from _of(store, reference, store.manifest(reference.digest or reference.tag), reading)
+
+
+def is_records(text: str) -> bool:
+    """Whether ``text`` names a file of image records, ``-`` standard input."""
+    return text == "-" or (not text.startswith(("docker://", "oci")) and os.path.isfile(text))  # noqa: PTH113 (False for names that no system takes)
 
 
 def _tags(repository: str, pattern: str, reading: Reading) -> Iterator[Candidate]:
