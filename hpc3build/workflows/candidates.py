@@ -24,7 +24,7 @@ from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store, read_blob
 from hpc3build.stores.access import Access
-from hpc3build.stores.referrers import Referrers
+from hpc3build.stores.referrers import Referrers, is_about_another
 
 ATTACHED = "application/vnd.hpc3build.annotations.v0+json"  # as rewrite.attach writes it
 MAX_READ = 64  # images of one index that are looked into, where its descriptors do not say enough
@@ -80,7 +80,7 @@ def is_records(text: str) -> bool:
 def _tags(repository: str, pattern: str, reading: Reading) -> Iterator[Candidate]:
     reference = parse(repository)
     with open_store(reference, reading.runner, reading.access) as store:
-        chosen = [tag for tag in store.tags() if fnmatchcase(tag, pattern)]
+        chosen = [tag for tag in store.tags() if fnmatchcase(tag, pattern) and not is_about_another(tag)]
         if not chosen:
             raise InputError(f"{repository}: no tag fits {pattern}", hint=f"tags there: {', '.join(store.tags()[:8])}")
         for tag in chosen:

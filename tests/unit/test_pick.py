@@ -176,7 +176,10 @@ def test_tags(tmp_path: Path) -> None:
         make_layout(tmp_path, [{tag: b"1"}], annotations={**PLAIN, CPU: target}, tag=tag)
     with FakeRegistry() as registry:
         registry.add(tmp_path)
+        image = registry.manifests[NAME][registry.tags[NAME]["other"]]
+        registry.put(NAME, f"sha256-{'0' * 64}.sig", image[1], image[0])  # a signature's tag names no image to run
         reading = Reading(run, host=host("zen2-slurm"))
+        assert len(choose((f"docker://{registry.host}/{NAME}:*",), reading).ranked) == 3
         assert choose((f"docker://{registry.host}/{NAME}:*",), reading).best.candidate.pairs[CPU] == "zen2"
         assert len(choose((f"docker://{registry.host}/{NAME}:[go]*",), reading).ranked) == 2
         with pytest.raises(InputError, match="no tag fits v"):
