@@ -125,9 +125,10 @@ def add_match(parser: argparse.ArgumentParser) -> None:
 
 def run_match(options: argparse.Namespace) -> int:
     from hpc3build import report, report_match
-    from hpc3build.workflows.match import choose
+    from hpc3build.workflows.match import choose, measured
 
-    choice = choose((options.reference,), reading(options))
+    how = reading(options)
+    choice = measured(choose((options.reference,), how), options.reference, how)
     if options.json:
         sys.stdout.write(report.dumps(report_match.match_json(choice)))
     else:

@@ -62,11 +62,11 @@ class Flavour:
         return self.is_plain and known is not None and not known.ancestors
 
     def discriminators(self) -> dict[str, str]:
-        """The pairs that belong on its descriptor (rule N4), by the newest spelling of each key."""
+        """The pairs that belong on its descriptor (rule N4), by the newest spelling; values of no key's form are left out."""
         found: dict[str, str] = {}
         for key in voc.KEYS:
             value = next((self.pairs[name] for name in (key.name, *key.aliases) if name in self.pairs), None)
-            if Place.DESCRIPTOR in key.place and value is not None:
+            if Place.DESCRIPTOR in key.place and value is not None and key.pattern.fullmatch(value):
                 found[key.name] = _ALIASES.get(value, value) if key is voc.CPU_VERSION else value
         if set(found) - {voc.VOCABULARY.name}:
             found.setdefault(voc.VOCABULARY.name, voc.VERSION)

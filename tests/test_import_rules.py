@@ -25,7 +25,7 @@ ONLY = {
 }
 #: Lowest first; a module imports of its own layer and of lower ones.
 LAYERS = (
-    ["__init__", "errors", "findings", "stack", "jsonedit", "jsonread", "oci", "pairs", "reference"],
+    ["__init__", "errors", "findings", "stack", "jsonedit", "jsonread", "oci", "pairs", "reference", "sonames"],
     ["recipe", "resources", "run", "bases", "instructions"],
     ["evidence", "host"],
     ["facts"],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fake_registry import NAME, FakeRegistry
 from tests.images import make_layout
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,3 +59,14 @@ def test_layouts_need_no_registry(command: list[str], tmp_path: Path) -> None:
 def test_the_watcher_would_see_a_heavy_module() -> None:
     status, modules = loaded("render", ROOT / "recipes/gromacs-cuda")
     assert status == 0 and "jinja2" in modules
+
+
+@pytest.mark.parametrize("command", ["match", "pick"])
+def test_matching_in_a_registry_needs_no_oras(command: str, tmp_path: Path) -> None:
+    make_layout(tmp_path, [{"a": b"1"}], tag="1")
+    host = ROOT / "tests/data/hosts/a100.probe"
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        status, modules = loaded(command, f"{registry.host}/{NAME}:1", "--host", host, "--allow-unknown")
+    assert status == 0 and "hpc3build.stores.registry" in modules
+    assert not modules & (HEAVY | {"ruamel.yaml", "hpc3build.rewrite", "hpc3build.containerfile"})

@@ -51,20 +51,6 @@ PROVIDERS = MappingProxyType(
 #: moduleclass until 24.11) it provides none, so its presence alone says nothing.
 _ONLY_BY_TOOLCHAIN = frozenset({"NVHPC"})
 
-#: ABI family by SONAME. Open MPI 1.7 to 5 counted libmpi.so.1, 12 (1.10), 20, 40; 12 is the MPICH ABI initiative's too,
-#: so it stands for mpich only: Open MPI 1.10 ended in 2017.
-SONAMES = MappingProxyType(
-    {
-        "libmpi.so.12": "mpich",
-        "libmpich.so.12": "mpich",
-        "libmpi_cray.so.12": "mpich",
-        "libmpi.so.20": "openmpi",
-        "libmpi.so.40": "openmpi",
-        "libmpi_abi.so.1": "mpi-abi",
-        "libmpi_abi.so.0": "mpi-abi",
-    }
-)
-
 
 @dataclass(frozen=True)
 class Use:

@@ -14,7 +14,7 @@ from hpc3build.evidence.loader import Loaded
 from hpc3build.evidence.packages import Installed
 from hpc3build.facts import Fact, Key, Note, Source, Statement
 from hpc3build.facts import vocabulary as voc
-from hpc3build.facts.mpi import SONAMES
+from hpc3build.sonames import MPI_FAMILIES
 
 #: What a library calls itself → its implementation; the first that fits, since derivatives also say MPICH.
 _NAMES = (
@@ -61,9 +61,9 @@ def uses(evidence: Evidence) -> tuple[Use, ...]:
 
 def _use(program: Program) -> Use | None:
     for library in program.libraries:
-        if library.name in SONAMES:
+        if library.name in MPI_FAMILIES:
             way = "" if library.by == program.path else f" by {library.by}, which it loads"
-            return Use(program, SONAMES[library.name], library, f"{program.path}: NEEDED {library.name}{way}")
+            return Use(program, MPI_FAMILIES[library.name], library, f"{program.path}: NEEDED {library.name}{way}")
     for mark in sorted(program.binary.marks & set(_STATIC)):
         return Use(program, _STATIC[mark], None, f"{program.path}: {mark} inside, no MPI library needed")
     return None

@@ -27,11 +27,13 @@ CAPABILITIES: tuple[tuple[str, str], ...] = (
     (r"\bP40\b|\bP4\b|\bGTX 10[5678]0", "61"),
     (r"\bP100\b", "60"),
 )
+#: Jetson's chips by their device tree, which has no GPU on the PCI bus. Source: developer.nvidia.com/cuda-gpus.
+TEGRA = {"tegra194": "sm_72", "tegra234": "sm_87", "tegra264": "sm_110"}
 
 
 def gpus(probe: Probe) -> tuple[Gpu, ...] | None:
     """All GPUs; None where neither a driver nor the PCI bus could be read."""
-    found = [*_nvidia(probe), *_amd(probe)]
+    found = [*(list(_nvidia(probe)) or _tegra(probe)), *_amd(probe)]
     with_driver = {gpu.vendor for gpu in found}
     found += [gpu for gpu in _pci(probe) if gpu.vendor not in with_driver]
     looked = "/sys/bus/pci/devices" in probe.names
@@ -64,6 +66,15 @@ def _nvidia(probe: Probe) -> Iterator[Gpu]:
             pci=path.split("/")[-2],
             sources=sources,
         )
+
+
+def _tegra(probe: Probe) -> Iterator[Gpu]:
+    path = "/proc/device-tree/compatible"
+    chip = re.search(r"nvidia,(tegra\d{3})", probe.files.get(path, ""))
+    if chip:
+        architecture = TEGRA.get(chip.group(1))
+        sources = dict.fromkeys(("vendor", "name", *(("architecture",) if architecture else ())), path)
+        yield Gpu(vendor="nvidia", name=chip.group(1), architecture=architecture, sources=sources)
 
 
 def _amd(probe: Probe) -> Iterator[Gpu]:

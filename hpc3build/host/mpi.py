@@ -9,18 +9,8 @@ from types import MappingProxyType
 
 from hpc3build.host.fingerprint import Fabric, Injected, Launcher, Mpi, newest
 from hpc3build.host.probe import Library, Probe
+from hpc3build.sonames import MPI_FAMILIES
 
-#: ABI family by SONAME: facts/mpi.py has the same with its reasons; ``.0`` of libmpi_abi are previews.
-FAMILIES = MappingProxyType(
-    {
-        "libmpi.so.12": "mpich",
-        "libmpich.so.12": "mpich",
-        "libmpi.so.20": "openmpi",
-        "libmpi.so.40": "openmpi",
-        "libmpi_abi.so.0": "mpi-abi",
-        "libmpi_abi.so.1": "mpi-abi",
-    }
-)
 #: How libraries call themselves, the more particular first: all but Open MPI also carry MPICH's own text.
 _SELVES = (
     ("Open MPI v", "openmpi"),
@@ -75,7 +65,7 @@ def _completed(entry: Mpi, probe: Probe) -> Mpi:
 def _of_library(path: str, library: Library) -> Mpi | None:
     if path.startswith("injected:"):
         return None
-    family = FAMILIES.get(path.rpartition("/")[2])
+    family = MPI_FAMILIES.get(path.rpartition("/")[2])
     if family is None:
         return None
     implementation = next((name for text, name in _SELVES if any(text in mark for mark in library.marks)), None)

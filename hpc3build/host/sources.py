@@ -20,6 +20,7 @@ FILES: tuple[tuple[str, int], ...] = (
     ("/proc/driver/nvidia/gpus/*/information", 1024),
     ("/sys/module/nvidia/version", 128),
     ("/sys/module/amdgpu/version", 128),
+    ("/proc/device-tree/compatible", 1024),
     ("/sys/class/kfd/kfd/topology/nodes/*/properties", 4096),
     ("/opt/rocm/.info/version", 128),
     ("/sys/class/infiniband/*/ports/1/link_layer", 64),

@@ -7,10 +7,10 @@ configuration (labels come before annotations, rule R10), then what was attached
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from hpc3build.errors import InputError, StoreError
@@ -24,7 +24,7 @@ from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store, read_blob
 from hpc3build.stores.access import Access
-from hpc3build.stores.referrers import Referrers
+from hpc3build.stores.referrers import Referrers, is_about_another
 
 ATTACHED = "application/vnd.hpc3build.annotations.v0+json"  # as rewrite.attach writes it
 MAX_READ = 64  # images of one index that are looked into, where its descriptors do not say enough
@@ -60,7 +60,7 @@ class Reading:
 
 def candidates(text: str, reading: Reading) -> Iterator[Candidate]:
     """All images that ``text`` names. Raises InputError, and what reading a store raises."""
-    if text == "-" or (not text.startswith(("docker://", "oci")) and Path(text).is_file()):
+    if is_records(text):
         yield from records(text)
         return
     head, colon, pattern = text.rpartition(":")
@@ -72,10 +72,15 @@ def candidates(text: str, reading: Reading) -> Iterator[Candidate]:
         yield from _of(store, reference, store.manifest(reference.digest or reference.tag), reading)
 
 
+def is_records(text: str) -> bool:
+    """Whether ``text`` names a file of image records, ``-`` standard input."""
+    return text == "-" or (not text.startswith(("docker://", "oci")) and os.path.isfile(text))  # noqa: PTH113 (False for names that no system takes)
+
+
 def _tags(repository: str, pattern: str, reading: Reading) -> Iterator[Candidate]:
     reference = parse(repository)
     with open_store(reference, reading.runner, reading.access) as store:
-        chosen = [tag for tag in store.tags() if fnmatchcase(tag, pattern)]
+        chosen = [tag for tag in store.tags() if fnmatchcase(tag, pattern) and not is_about_another(tag)]
         if not chosen:
             raise InputError(f"{repository}: no tag fits {pattern}", hint=f"tags there: {', '.join(store.tags()[:8])}")
         for tag in chosen:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpc3build.errors import InputError
 from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.match import Match, Matcher, Verdict
-from hpc3build.workflows.candidates import Candidate, Reading, candidates
+from hpc3build.reference import parse
+from hpc3build.stores import open_store
+from hpc3build.workflows.candidates import Candidate, Reading, candidates, is_records
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,18 @@ def choose(texts: Iterable[str], reading: Reading) -> Choice:
     if not found:
         raise InputError(f"{', '.join(texts)[:200]}: no image there to judge")
     return Choice(tuple(sorted(found, key=lambda judged: -judged.match.score)))
+
+
+def measured(choice: Choice, text: str, reading: Reading) -> Choice:
+    """The choice with the size of its best image, where that is a NO that an index alone told: one more manifest."""
+    best = choice.best
+    if best.candidate.size is not None or best.match.verdict is not Verdict.NO or is_records(text):
+        return choice
+    reference = parse(best.candidate.reference)
+    with open_store(reference, reading.runner, reading.access) as store:
+        manifest = store.manifest(best.candidate.digest)
+    known = replace(best.candidate, size=sum(layer.size for layer in manifest.layers))
+    return Choice((Judged(known, best.match), *choice.ranked[1:]))
 
 
 def host_of(fingerprint: Fingerprint) -> str:

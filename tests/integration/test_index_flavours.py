@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.docker_daemon import daemon
 from tests.integration.registries import KINDS, fetched, running
 from tests.integration.support import ROOT, Built, digest_in, hpc3build, sh
 
@@ -81,7 +82,7 @@ def test_pick(host: str, index: tuple[str, dict[str, str]]) -> None:
         assert flavours[done.stdout.strip().partition("@")[2]] == expected, done.stderr
 
 
-def test_podman_pulls_something_that_runs(index: tuple[str, dict[str, str]], leftover_containers: None) -> None:
+def test_podman_pulls_something_that_runs(index: tuple[str, dict[str, str]]) -> None:
     name, _ = index
     try:
         sh("podman", "pull", "--quiet", "--tls-verify=false", name)
@@ -92,7 +93,7 @@ def test_podman_pulls_something_that_runs(index: tuple[str, dict[str, str]], lef
         sh("podman", "rmi", "--no-prune", name, check=False)
 
 
-def test_podman_runs_what_pick_prints(index: tuple[str, dict[str, str]], leftover_containers: None) -> None:
+def test_podman_runs_what_pick_prints(index: tuple[str, dict[str, str]]) -> None:
     """On this very machine, through run as well."""
     picked = hpc3build("pick", index[0]).stdout.strip()
     try:
@@ -108,3 +109,14 @@ def test_skopeo_copies_the_first_entry(index: tuple[str, dict[str, str]], tmp_pa
     name, flavours = index
     sh("skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{name}", f"oci:{tmp_path / 'pulled'}:1")
     assert flavours[digest_in(tmp_path / "pulled", "1") or ""] == "generic"
+
+
+def test_docker_pulls_something_that_runs(index: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+    """Its graph driver takes the first entry without a variant; containerd's store the best level that this CPU has."""
+    name, _ = index
+    with daemon(tmp_path):
+        sh("/usr/bin/docker", "pull", "--quiet", name)
+        told = sh("/usr/bin/docker", "image", "inspect", "--format", '{{index .Config.Labels "' + CPU + '"}}', name)
+        assert told.stdout.strip() in ("x86_64", "x86_64_v2", "x86_64_v3", "x86_64_v4")
+        argv = ("/usr/bin/docker", "run", "--rm", "--network", "host", name, "mpi-hello")
+        assert "ranks 1 sum 1" in sh(*argv).stdout

@@ -7,6 +7,7 @@ import pytest
 from hpc3build.evidence.binary import is_libmpi
 from hpc3build.facts import mpi
 from hpc3build.facts import vocabulary as voc
+from hpc3build.sonames import MPI_FAMILIES
 from hpc3build.stack import Package, Stack, Toolchain
 from tests.stacks import eb, notes, pkg, root, stack, values
 
@@ -204,6 +205,6 @@ def test_names_of_mpi_libraries(path: str, expected: bool) -> None:
 
 
 def test_sonames_lead_to_families() -> None:
-    assert mpi.SONAMES["libmpi.so.12"] == mpi.SONAMES["libmpich.so.12"] == "mpich"
-    assert mpi.SONAMES["libmpi.so.40"] == "openmpi"
-    assert mpi.SONAMES["libmpi_abi.so.1"] == "mpi-abi"
+    assert MPI_FAMILIES["libmpi.so.12"] == MPI_FAMILIES["libmpich.so.12"] == "mpich"
+    assert MPI_FAMILIES["libmpi.so.40"] == "openmpi"
+    assert MPI_FAMILIES["libmpi_abi.so.1"] == "mpi-abi"

@@ -147,6 +147,12 @@ def test_gpus_on_the_bus_without_a_driver() -> None:
     assert (gpu.vendor, gpu.driver, gpu.architecture, gpu.pci) == ("nvidia", False, None, "0000:01:00.0")
 
 
+def test_jetson_has_no_gpu_on_the_bus() -> None:
+    files = {"/proc/device-tree/compatible": "nvidia,p3737-0000+p3701-0000nvidia,p3701-0000nvidia,tegra234"}
+    (gpu,) = interpret(Probe(files=files, names=("/sys/bus/pci/devices",))).gpus or ()
+    assert (gpu.vendor, gpu.architecture) == ("nvidia", "sm_87")
+
+
 @pytest.mark.parametrize(
     ("version", "name"), [("90402", "gfx942"), ("90010", "gfx90a"), ("100300", "gfx1030"), ("110501", "gfx1151")]
 )

@@ -134,6 +134,12 @@ def test_annotate_keeps_what_is_there(tmp_path: Path) -> None:
     assert not again.changed and again.manifest.raw == done.manifest.raw
 
 
+def test_values_that_are_none_do_not_reach_descriptors(tmp_path: Path) -> None:
+    make_layout(tmp_path, [{"a": b"1"}], labels={**FLAVOURS["generic"], MPI: "lam\nforged"}, tag="1")
+    done = create(parse(f"oci:{tmp_path}:all"), [parse(f"oci:{tmp_path}:1")], run)
+    assert MPI not in done.manifest.descriptors[0].annotations
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     old_index(tmp_path)
     with Layout(str(tmp_path)) as store:

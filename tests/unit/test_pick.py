@@ -12,10 +12,13 @@ from hpc3build.errors import InputError
 from hpc3build.facts import vocabulary as voc
 from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.match import Verdict
+from hpc3build.reference import parse
+from hpc3build.rewrite import ARTIFACT_TYPE
 from hpc3build.run import run
-from hpc3build.workflows.candidates import Reading
+from hpc3build.workflows.annotate import Wish, annotate
+from hpc3build.workflows.candidates import ATTACHED, Reading
 from hpc3build.workflows.fingerprint import recorded
-from hpc3build.workflows.match import Choice, choose
+from hpc3build.workflows.match import Choice, choose, measured
 from tests.fake_registry import NAME, FakeRegistry
 from tests.images import descriptor_of, make_document, make_index, make_layout
 
@@ -130,6 +133,17 @@ def test_an_annotated_index_costs_one_request(tmp_path: Path) -> None:
     assert len(choice.ranked) == 3 and choice.best.candidate.pairs[CPU] == "zen2"
 
 
+def test_a_no_says_what_was_not_downloaded(tmp_path: Path) -> None:
+    flavours(tmp_path, [{**PLAIN, CPU: "zen4"}, {**PLAIN, CPU: "zen5"}])
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        reading = Reading(run, host=host("zen2-slurm"))
+        name = f"{registry.host}/{NAME}:1"
+        choice = measured(choose((name,), reading), name, reading)
+        assert registry.seen() == ["GET manifests"] * 2
+    assert choice.best.match.verdict is Verdict.NO and choice.bytes_not_downloaded > 0
+
+
 def test_what_descriptors_leave_out_is_read(tmp_path: Path) -> None:
     """R10: labels come before annotations, also before those of the descriptor."""
     flavours(tmp_path, [{}, {CPU: "zen2"}], [{**PLAIN, CPU: "zen4"}, {**PLAIN, CPU: "x86_64_v2"}])
@@ -148,12 +162,24 @@ def test_an_image_of_its_own_with_labels(tmp_path: Path) -> None:
     assert "zen4" in choice.best.match.deciding.message
 
 
+def test_what_was_attached_counts_where_the_image_says_nothing(tmp_path: Path) -> None:
+    assert ATTACHED == ARTIFACT_TYPE
+    make_layout(tmp_path, [{"a": b"1"}], tag="1")
+    reference = parse(f"oci:{tmp_path}:1")
+    annotate(reference, Wish(pairs={**PLAIN, CPU: "zen2"}, attach=True), run)
+    choice = choose((str(reference),), Reading(run, host=host("zen2-slurm")))
+    assert choice.best.match.verdict is Verdict.RUN and choice.best.candidate.pairs[CPU] == "zen2"
+
+
 def test_tags(tmp_path: Path) -> None:
     for tag, target in (("generic", "x86_64"), ("zen2", "zen2"), ("other", "zen4")):
         make_layout(tmp_path, [{tag: b"1"}], annotations={**PLAIN, CPU: target}, tag=tag)
     with FakeRegistry() as registry:
         registry.add(tmp_path)
+        image = registry.manifests[NAME][registry.tags[NAME]["other"]]
+        registry.put(NAME, f"sha256-{'0' * 64}.sig", image[1], image[0])  # a signature's tag names no image to run
         reading = Reading(run, host=host("zen2-slurm"))
+        assert len(choose((f"docker://{registry.host}/{NAME}:*",), reading).ranked) == 3
         assert choose((f"docker://{registry.host}/{NAME}:*",), reading).best.candidate.pairs[CPU] == "zen2"
         assert len(choose((f"docker://{registry.host}/{NAME}:[go]*",), reading).ranked) == 2
         with pytest.raises(InputError, match="no tag fits v"):
