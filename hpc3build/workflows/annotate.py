@@ -261,10 +261,10 @@ def _about_labels(plan: rewrite.Rewrite, place: Reference) -> Iterator[str]:
 
 def _check_place(plan: rewrite.Rewrite, place: Reference) -> None:
     if place.transport in (STORAGE, DAEMON) and plan.new.is_index:
-        raise StoreError(
-            f"{place}: an index in {place.transport} cannot be written or rewritten",
-            hint="buildah manifest push --all NAME oci:DIR:TAG, and annotate it there",
-        )
+        hint = "buildah manifest push --all NAME oci:DIR:TAG, and annotate it there"
+        if place != plan.reference:
+            hint = "copy one of its images, named by its digest (hpc3build inspect lists them)"
+        raise StoreError(f"{place}: an index in {place.transport} cannot be written or rewritten", hint=hint)
     if place.digest is not None and place.tag is None and place != plan.reference:
         raise InputError(f"--to {place}: a digest cannot be chosen", hint="name a tag")
 
