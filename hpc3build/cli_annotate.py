@@ -112,7 +112,7 @@ def _wish(options: argparse.Namespace) -> Any:
         remove=tuple(options.remove),
         source=options.source,
         detect=options.detect,
-        depth=shared.depth(options),
+        depth=shared.depth(options) if options.detect or options.fast or options.thorough else None,
         labels=options.labels,
         expect_digest=options.expect_digest,
         dry_run=options.dry_run,
@@ -161,6 +161,8 @@ class _Printer:
 
         self._options = options
         self._progress = Progress(count, quiet=options.quiet)
+        self._told: set[str] = set()
+        self._repeated = 0
 
     def print(self, outcome: Any) -> None:
         from hpc3build import report
@@ -173,11 +175,20 @@ class _Printer:
                     traceback.print_exception(outcome.error)
                 tell(outcome.error)
                 return
-            for warning in outcome.result.warnings if not self._options.quiet else ():
-                print(f"hpc3build: warning: {visible(warning)}", file=sys.stderr)
+            self._warn(outcome.result)
             if not self._options.json:
                 text = report.annotate_text(outcome.reference, outcome.result, dry_run=self._options.dry_run)
                 sys.stdout.write(text)
+
+    def _warn(self, result: Any) -> None:
+        """Of hundreds of images most are warned of alike: once is enough, and JSON has them all."""
+        for warning in result.warnings if not self._options.quiet else ():
+            without_name = warning.replace(str(result.reference), "")
+            if without_name in self._told:
+                self._repeated += 1
+            else:
+                self._told.add(without_name)
+                print(f"hpc3build: warning: {visible(warning)}", file=sys.stderr)
 
     def finish(self) -> None:
         self._progress.close()
@@ -190,7 +201,9 @@ class _Printer:
             sys.stdout.write(report.dumps(report.annotate_json(told)))
         elif len(told) > 1 and not self._options.quiet:
             sys.stdout.flush()
-            print(f"hpc3build: {report.annotate_summary(told)}", file=sys.stderr)
+            text = report.annotate_summary(told)
+            text += f"; warnings repeated and not shown: {self._repeated} (--json has them)" if self._repeated else ""
+            print(f"hpc3build: {text}", file=sys.stderr)
 
 
 class _Receipt:

@@ -39,6 +39,8 @@ class LocalStore:
         self._export: Path | None = None
         self._exported: dict[str, str] = {}
         self.notes: list[str] = []
+        self._own: Manifest | None = None  # of the image that the store was opened for, as last read
+        self._configs: dict[str, bytes] = {}
         self._incoming: Layout | None = None  # of an image that is copied here
         self._packed: Layout | None = None
         self._name: Reference | None = None
@@ -50,7 +52,10 @@ class LocalStore:
         if self._packed is not None and reference in (None, self.reference.tag, self.reference.digest):
             return self._packed.manifest(_TAG)
         image = self._image(reference)
-        return Manifest.parse(self._inspect(image), None, image.digest)
+        manifest = Manifest.parse(self._inspect(image), None, image.digest)
+        if reference in (None, self.reference.tag, self.reference.digest):
+            self._own = manifest
+        return manifest
 
     def pack(self) -> None:
         """From here on be the image as ``podman push`` would give it.
@@ -80,8 +85,8 @@ class LocalStore:
                 yield stream
             return
         if digest not in self._exported:
-            manifest = self.manifest()
-            if digest == manifest.config.digest:
+            manifest = self._own or self.manifest()
+            if not manifest.is_index and digest == manifest.config.digest:
                 yield io.BytesIO(self._config(self._image(None), manifest))
                 return
             if self._export is None:
@@ -198,9 +203,12 @@ class LocalStore:
             return file.read_bytes()
 
     def _config(self, image: Reference, manifest: Manifest) -> bytes:
-        content = self._inspect(image, "--config")
-        verify(content, manifest.config.digest, f"{image}: config")
-        return content
+        digest = manifest.config.digest
+        if digest not in self._configs:
+            content = self._inspect(image, "--config")
+            verify(content, digest, f"{image}: config")
+            self._configs[digest] = content
+        return self._configs[digest]
 
     def _check_unmoved(self, image: Reference, expect: str) -> None:
         try:

@@ -16,16 +16,14 @@ from hpc3build.errors import InputError, StoreError, TagMoved
 from hpc3build.facts import Conflict, Source
 from hpc3build.facts import vocabulary as voc
 from hpc3build.pairs import check_pair
-from hpc3build.recipe import Settings, read_text
 from hpc3build.reference import DAEMON, DOCKER, STORAGE, Reference, is_digest
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store, open_target
 from hpc3build.stores.access import Access
-from hpc3build.stores.local import LocalStore
-from hpc3build.workflows.describe import DEFAULT, Depth, describe, facts_of
 
 if TYPE_CHECKING:
     from hpc3build.stores.transport import Client
+    from hpc3build.workflows.describe import Depth
 
 #: How often what a moved tag names is read and annotated anew.
 TRIES = 5
@@ -46,7 +44,7 @@ class Wish:
     remove: tuple[str, ...] = ()
     source: str | None = None
     detect: bool = False
-    depth: Depth = DEFAULT
+    depth: Depth | None = None
     labels: bool = False
     expect_digest: str | None = None
     dry_run: bool = False
@@ -109,6 +107,9 @@ def prepare(wish: Wish, runner: Runner) -> Wish:
         return wish
     said = facts_document(Path(wish.source))
     if said is None:
+        from hpc3build.recipe import Settings
+        from hpc3build.workflows.describe import facts_of
+
         said = facts_of(wish.source, Settings(), runner)[1].annotations()
     return replace(wish, pairs=MappingProxyType({**said, **wish.pairs}), source=None)
 
@@ -118,6 +119,8 @@ def facts_document(path: Path) -> dict[str, str] | None:
     if path.suffix != ".json" or not path.is_file():
         return None
     try:
+        from hpc3build.recipe import read_text
+
         document = json.loads(read_text(path, MAX_FACTS, "a facts document"))
     except (ValueError, RecursionError):
         return None
@@ -158,10 +161,8 @@ def _annotate(
         if wish.attach:
             return found.told(_attach(store, reference, wish, pairs))
         place = wish.to or reference
-        if isinstance(store, LocalStore) and place.transport != STORAGE:
-            rewrite.read(store, reference, wish.expect_digest)
-            wish = replace(wish, expect_digest=None)
-            store.pack()
+        if reference.transport == STORAGE != place.transport:
+            wish = _pack(store, reference, wish)
         kept = pairs if not pairs or keeps_annotations(place, wish) else {}
         plan = rewrite.plan(
             store,
@@ -214,7 +215,9 @@ def _detected(store: Store, reference: Reference, wish: Wish) -> _Detected:
     """With ``detect``. What only a label says stays a label; a key that the wish decides is no conflict."""
     if not wish.detect:
         return _Detected()
-    facts = describe(store, reference, depth=wish.depth).facts
+    from hpc3build.workflows.describe import DEFAULT, describe
+
+    facts = describe(store, reference, depth=wish.depth or DEFAULT).facts
     pairs = {
         key.name: fact.value
         for key, fact in facts.items()
@@ -222,6 +225,16 @@ def _detected(store: Store, reference: Reference, wish: Wish) -> _Detected:
     }
     decided = {*wish.pairs, *wish.remove}
     return _Detected(pairs, tuple(conflict for conflict in facts.conflicts if conflict.key.name not in decided))
+
+
+def _pack(store: Store, reference: Reference, wish: Wish) -> Wish:
+    """Make what leaves containers-storage fit to travel; its digest is compared before that changes it."""
+    from hpc3build.stores.local import LocalStore
+
+    rewrite.read(store, reference, wish.expect_digest)
+    if isinstance(store, LocalStore):
+        store.pack()
+    return replace(wish, expect_digest=None)
 
 
 def keeps_annotations(place: Reference, wish: Wish) -> bool:
@@ -248,10 +261,10 @@ def _about_labels(plan: rewrite.Rewrite, place: Reference) -> Iterator[str]:
 
 def _check_place(plan: rewrite.Rewrite, place: Reference) -> None:
     if place.transport in (STORAGE, DAEMON) and plan.new.is_index:
-        raise StoreError(
-            f"{place}: an index in {place.transport} cannot be written or rewritten",
-            hint="buildah manifest push --all NAME oci:DIR:TAG, and annotate it there",
-        )
+        hint = "buildah manifest push --all NAME oci:DIR:TAG, and annotate it there"
+        if place != plan.reference:
+            hint = "copy one of its images, named by its digest (hpc3build inspect lists them)"
+        raise StoreError(f"{place}: an index in {place.transport} cannot be written or rewritten", hint=hint)
     if place.digest is not None and place.tag is None and place != plan.reference:
         raise InputError(f"--to {place}: a digest cannot be chosen", hint="name a tag")
 

@@ -118,6 +118,10 @@ def test_the_engine_builds_with_buildkit(built: str, tmp_path: Path) -> None:
         (["sh", "-c", "echo out; echo err >&2; exit 7"], How(entrypoint=False), 7, "out"),
         (["nothing-of-this-name"], How(entrypoint=False), 127, ""),
         (["/etc/passwd"], How(entrypoint=False), 126, ""),
+        (["cat"], How(entrypoint=False, stdin="given\n"), 0, "given"),
+        (["sh", "-c", "echo $GIVEN; pwd"], How(entrypoint=False, env={"GIVEN": "1"}, folder="/tmp"), 0, "1\n/tmp"),
+        (["id", "-G"], How(entrypoint=False, user="5:5", groups=(7, 8)), 0, "5 7 8"),
+        (["ls", "/host"], How(entrypoint=False, mounts=((Path(__file__), "/host/x"),)), 0, "x"),
     ],
 )
 def test_the_engine_runs(built: str, argv: list[str], how: How, status: int, out: str) -> None:

@@ -119,7 +119,9 @@ def test_batch_by_the_command_line(tmp_path: Path) -> None:
     document = json.loads(done.out)
     jsonschema.validate(document, SCHEMA)
     assert done.status == 4 and document["summary"] == {"changed": 2, "unchanged": 0, "failed": 1}
-    again = hpc3build("annotate", "--batch", "list", "-a", "k=v", cwd=tmp_path)
+    more = hpc3build("annotate", "--batch", "list", "-a", "k=w", cwd=tmp_path)
+    assert more.err.count("Sarus, Apptainer and Shifter") == 1 and "repeated and not shown: 1" in more.err
+    again = hpc3build("annotate", "--batch", "list", "-a", "k=w", cwd=tmp_path)
     assert again.out.count("unchanged") == 2 and "3 references: 0 changed, 2 unchanged, 1 failed" in again.err
     assert "hpc3build: error: gone is not an OCI layout" in again.err
 

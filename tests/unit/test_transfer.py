@@ -136,3 +136,13 @@ def test_in_place_and_back_into_the_same_layout(tmp_path: Path) -> None:
                          backup_tag="kept", verify=True, here=True)
         assert store.manifest("kept").annotations == {"a": "b"} and again.undo is not None
         assert again.undo.before == done.new_digest
+
+
+@pytest.mark.parametrize("place", ["containers-storage:localhost/a:1", "docker-daemon:localhost/a:1"])
+def test_engines_stores_take_single_images(tmp_path: Path, place: str) -> None:
+    children = [make_layout(tmp_path / "a", [{name: b"1"}], tag=None, architecture=name) for name in ("amd64", "arm64")]
+    (tmp_path / "a" / "index.json").unlink()
+    make_index(tmp_path / "a", children, tag="1")
+    with pytest.raises(StoreError, match="an index in") as told:
+        annotate(parse(f"oci:{tmp_path}/a:1"), Wish(to=parse(place)), run)
+    assert "digest" in told.value.hint
