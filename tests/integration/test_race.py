@@ -16,12 +16,6 @@ from tests.integration.support import ROOT
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.engine
-VERIFY = (
-    "--verify"
-    in subprocess.run(
-        [sys.executable, "-m", "hpc3build", "annotate", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout
-)
 
 
 def race(proxy: Proxy, folder: Path, rounds: int, *options: str) -> Counter[str]:
@@ -54,7 +48,6 @@ def test_race(registry: str, tmp_path: Path, rounds: int, delay: float) -> None:
         plain = race(proxy, tmp_path / f"plain-{rounds}-{delay}", rounds)
         assert plain.total() == 2 * rounds and plain["lost"] <= rounds
         print(f"{rounds} races, {delay} s a round trip: {dict(plain)}")
-        if VERIFY:
-            verified = race(proxy, tmp_path / f"verified-{rounds}-{delay}", rounds, "--verify")
-            print(f"with --verify: {dict(verified)}")
-            assert verified["lost"] <= rounds // 50
+        verified = race(proxy, tmp_path / f"verified-{rounds}-{delay}", rounds, "--verify")
+        print(f"with --verify: {dict(verified)}")
+        assert verified["lost"] <= rounds // 50

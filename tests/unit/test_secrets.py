@@ -158,13 +158,17 @@ def test_faults(loud: FakeRegistry, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "Traceback" in shown or login == "wrong" or row.startswith("HEAD")
 
 
-@pytest.mark.parametrize("options", [(), ("-v",), ("--json",), ("--dry-run",)])
+MORE = ("--receipt", "receipt.json", "--backup-tag", "--verify")
+
+
+@pytest.mark.parametrize("options", [(), ("-v",), ("--json", "--referrers", "move"), ("--dry-run",), MORE])
 @pytest.mark.parametrize("login", LOGINS)
 def test_without_faults(
     loud: FakeRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str], login: str, options: tuple[str, ...]
 ) -> None:
     shown = said(loud, login, tmp_path, capsys, *options)
     assert ("Traceback" in shown) is (login == "wrong")
+    assert (tmp_path / "here" / "receipt.json").exists() is (options == MORE)
 
 
 def test_the_password_of_standard_input(
