@@ -33,6 +33,7 @@ FORMATS: Mapping[str, str] = MappingProxyType({"containerfile": "Containerfile",
 class BuildContext:
     """``containerfile`` and the context's other ``files`` by their relative path; ``final_image`` is its base.
 
+    ``final_digest`` is that image's where the text names it, so that no engine has to be asked.
     ``form`` is a key of FORMATS: what the text is. ``secrets`` are files of this machine that a build gets as secrets.
     """
 
@@ -42,6 +43,7 @@ class BuildContext:
     form: str = "containerfile"
     executable: frozenset[str] = frozenset()
     secrets: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    final_digest: str | None = None
 
     def write(self, folder: Path) -> None:
         """Write the whole context into ``folder``, which is made where it is missing. Raises InputError."""
@@ -93,6 +95,7 @@ def build_context(
         form,
         frozenset(f"hpc3build/{name}" for name in context.executable),
         context.secrets,
+        variables["final_image"].partition("@")[2] or None,
     )
 
 

@@ -151,7 +151,9 @@ def _extra(planned: Planned, found: Described, engine: Engine, epoch: datetime |
         yield Fact(voc.LOCK, f"sha256:{hashlib.sha256(lock).hexdigest()}", Source.STACK, what)
     yield Fact(voc.BASE_NAME, planned.context.final_image, Source.STACK, "FROM of the final stage")
     # Not buildah's own annotation: with cached layers that names the last of them.
-    if digest := engine.digest(planned.context.final_image):
+    if digest := planned.context.final_digest:
+        yield Fact(voc.BASE_DIGEST, digest, Source.STACK, "FROM of the final stage")
+    elif digest := engine.digest(planned.context.final_image):
         yield Fact(
             voc.BASE_DIGEST, digest, Source.FILES, f"{planned.context.final_image} in the store of {engine.name}"
         )

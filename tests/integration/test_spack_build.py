@@ -5,7 +5,9 @@ HPC3BUILD_TEST_SPACK names a folder with git clones `spack` (with the tag v1.1.0
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -36,11 +38,22 @@ pytestmark = [
 ]
 
 
+SECRET = "a-password-of-the-mirror"
+
+
 def build(recipe: Path, layout: Path, base: str) -> str:
+    """Build with a mirror that does not answer; what its file holds must be in no blob and in no log."""
+    mirrors = layout.with_suffix(".yaml")
+    mirrors.write_text(f"mirrors:\n  site: http://user:{SECRET}@127.0.0.1:9/mirror\n")
     sources = ["--spack-source", CLONES / "spack", "--packages-source", CLONES / "spack-packages"]
     # What is looked for in the log is said by steps that ran, not by an earlier run's layers.
-    options = ["--engine", "buildah", "--no-cache", "--base", base, *sources]
-    return hpc3build("build", recipe, "-t", f"oci:{layout}:1", *options, timeout=1800).stderr
+    options = ["--engine", "buildah", "--no-cache", "--base", base, *sources, "--spack-mirrors", mirrors]
+    done = hpc3build("build", recipe, "-t", f"oci:{layout}:1", *options, timeout=3000)
+    for blob in (layout / "blobs/sha256").iterdir():
+        data = blob.read_bytes()
+        assert SECRET.encode() not in (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
+    assert SECRET not in done.stdout + done.stderr
+    return done.stderr
 
 
 def facts_are_right(built: Built) -> None:
@@ -66,6 +79,7 @@ def test_concretized_in_the_builder_then_from_its_lock(base: str, tmp_path: Path
     (recipe / "spack.lock").write_text(lock)
     log = build(recipe, tmp_path / "two", base)
     assert "==> Concretized" not in log and "pip install" not in log
+    assert re.search(r"Extracting hello-mpi-\S+ from binary cache", log), "signed, kept by the first build"
     with loaded(tmp_path / "two", "1") as name:
         second = Built(tmp_path / "two", "1", name, base, "", log)
         facts_are_right(second)

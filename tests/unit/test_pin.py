@@ -88,7 +88,7 @@ def test_everything_by_what_it_is_now(registry: FakeRegistry, clone: Path, tmp_p
         f"FROM {base}@{digest} AS builder",
         f"FROM {base}@{digest} AS final",
     ]
-    assert context.final_image == base, "the annotation names the base, its digest has a key of its own"
+    assert (context.final_image, context.final_digest) == (base, digest), "two annotations"
     assert fetched(context.containerfile) == [commit(clone, "v1.0.0"), commit(clone, "releases/v2025.07")]
     assert render(sources, Settings(), git_at(clone)).context.containerfile == context.containerfile
 
