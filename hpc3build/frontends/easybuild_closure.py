@@ -5,8 +5,8 @@ library and EasyBuild, no modules tool, no network, and neither reads nor heeds 
 ``modules`` come in the order of installation. Problems end in exit status 2 and one JSON line with ``error``, ``file``
 and ``hint``.
 
-The work is done in a child process, because easyconfigs are Python programs: whatever one of them prints, raises or
-ends, the parent is left to say so.
+The work is done in a child process of few rights (easybuild_cage.py), because easyconfigs are Python programs: whatever
+one of them prints, starts, raises or ends, the parent is left to say so.
 """
 
 from __future__ import annotations
@@ -22,81 +22,90 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-LIMIT_S = 300  # an easyconfig that never ends; real closures take two seconds
+if TYPE_CHECKING:
+    from hpc3build.frontends import easybuild_cage as cage
+    from hpc3build.frontends import easybuild_problems as problems
+else:  # as a script: its neighbours, by their own names
+    import easybuild_cage as cage
+    import easybuild_problems as problems
+
 FAILED = 2
-
-
-class ClosureError(Exception):
-    """What the user is told: the message, the file it is about, and what to do."""
-
-    def __init__(self, error: str, file: str | None = None, hint: str = "") -> None:
-        super().__init__(error)
-        self.report = {"error": error, "file": file, "hint": hint}
 
 
 def main(argv: list[str]) -> int:
     args = arguments().parse_args(argv)
+    # The child works in a folder of its own.
+    args.easyconfig = [str(Path(name).absolute()) if is_file(name) else name for name in args.easyconfig]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # The parent owns EasyBuild's folder, since the child may end without cleaning up.
-    with tempfile.TemporaryDirectory(prefix="hpc3build-eb-") as scratch:
-        receive, send = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(receive)
-            work(args, scratch, send)
-        os.close(send)
-        with os.fdopen(receive, encoding="utf-8", errors="replace") as stream:
-            answer = stream.read()
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if not complete(answer):
-        answer = json.dumps(ended(status, args.easyconfig).report)
-        status = FAILED
+    with tempfile.TemporaryDirectory(prefix="hpc3build-eb-") as made:
+        scratch = Path(args.scratch or made).resolve()
+        answer, status = answered(args, scratch)
     sys.stdout.write(answer + "\n")
-    return status if status in (0, FAILED) else FAILED
+    return status
+
+
+def answered(args: argparse.Namespace, scratch: Path) -> tuple[str, int]:
+    """What the child has to say, or what there is to say about how it ended."""
+    try:
+        status = cage.run(lambda: work(args, scratch), scratch, needed(args), args.time_limit)
+    except cage.TimeIsUp:
+        return json.dumps(problems.endless(args.time_limit, args.easyconfig).report), FAILED
+    answer = ""
+    with contextlib.suppress(OSError):
+        answer = (scratch / "answer").read_text(encoding="utf-8", errors="replace")
+    if status in (0, FAILED) and complete(answer):
+        return answer, status
+    return json.dumps(problems.ended(status, args.easyconfig).report), FAILED
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="The closure of easyconfigs as JSON.")
-    parser.add_argument("--easyconfig", nargs="+", required=True, help="files, or names on the robot path")
+    parser.add_argument("--easyconfig", nargs="+", action="extend", required=True, help="files, or names")
     parser.add_argument("--robot-paths", help="as eb takes it: a trailing colon keeps EasyBuild's own easyconfigs")
+    parser.add_argument("--include-easyblocks", action="append", default=[], metavar="FILE")
+    parser.add_argument("--hooks", metavar="FILE")
     parser.add_argument("--optarch")
     parser.add_argument("--cuda-compute-capabilities")
+    parser.add_argument("--scratch", metavar="DIR", help="an empty folder, which the caller removes")
+    parser.add_argument("--time-limit", metavar="SECONDS", type=float, default=cage.LIMIT_S)
     return parser
+
+
+def is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # a name that no file may have
+        return False
+
+
+def needed(args: argparse.Namespace) -> list[Path]:
+    """What the child has to read, as far as the arguments tell."""
+    given = [*args.easyconfig, *(args.robot_paths or "").split(":"), *args.include_easyblocks, args.hooks or ""]
+    return [Path(sys.prefix), Path(__file__), *(Path(name) for name in given if name and Path(name).exists())]
 
 
 def complete(answer: str) -> bool:
     try:
         return isinstance(json.loads(answer), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
-def ended(status: int, names: list[str]) -> ClosureError:
-    how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-    return ClosureError(
-        f"the process that reads the easyconfigs ended {how}, without a word",
-        names[0] if len(names) == 1 else None,
-        "easyconfigs are Python programs: one of them ends the program that reads it, or never ends",
-    )
-
-
-def work(args: argparse.Namespace, scratch: str, send: int) -> None:
-    """What the child does; it never returns. stdout belongs to the parent's answer: what is printed here is not it."""
+def work(args: argparse.Namespace, scratch: Path) -> int:
+    """What the child does, and its exit status."""
     status = FAILED
-    os.dup2(2, 1)
-    signal.alarm(LIMIT_S)
     try:
-        answer = closure(args, scratch)
+        answer = closure(args, str(scratch))
         status = 0
-    except ClosureError as problem:
+    except problems.ClosureError as problem:
         answer = problem.report
     except BaseException as error:  # SystemExit as well: an easyconfig may call sys.exit()
-        answer = explained(error, args.easyconfig).report
-    with os.fdopen(send, "w", encoding="utf-8") as stream, contextlib.suppress(OSError):
-        stream.write(json.dumps(answer, indent=1 if status == 0 else None))
-    os._exit(status)  # no atexit function of an easyconfig may spoil the answer
+        answer = problems.explained(error, args.easyconfig).report
+    (scratch / "answer").write_text(json.dumps(answer, indent=1 if status == 0 else None), encoding="utf-8")
+    return status
 
 
 # --- EasyBuild ------------------------------------------------------------------------------------------------------
@@ -143,11 +152,15 @@ def configure(args: argparse.Namespace, scratch: str) -> None:
         from easybuild.tools.options import set_up_configuration
     except ImportError as error:
         hint = "pip install 'hpc3build[easybuild]'"
-        raise ClosureError(f"{sys.executable} has no EasyBuild: {error}", hint=hint) from error
+        raise problems.ClosureError(f"{sys.executable} has no EasyBuild: {error}", hint=hint) from error
     flags = ["--fetch", "--robot", "--allow-use-as-root-and-accept-consequences", "--ignore-osdeps"]
     flags += [f"--prefix={scratch}/prefix", f"--tmpdir={scratch}"]
     if args.robot_paths:
         flags.append(f"--robot-paths={args.robot_paths}")
+    if args.include_easyblocks:
+        flags.append(f"--include-easyblocks={','.join(args.include_easyblocks)}")
+    if args.hooks:
+        flags.append(f"--hooks={args.hooks}")
     if args.optarch:
         flags.append(f"--optarch={args.optarch}")
     if args.cuda_compute_capabilities:
@@ -155,7 +168,7 @@ def configure(args: argparse.Namespace, scratch: str) -> None:
     try:
         set_up_configuration(args=flags, silent=True)
     except SystemExit as error:
-        raise ClosureError("EasyBuild refuses these options", hint=" ".join(flags)) from error
+        raise problems.ClosureError("EasyBuild refuses these options", hint=" ".join(flags)) from error
 
 
 def located(name: str) -> str:
@@ -164,13 +177,14 @@ def located(name: str) -> str:
     from easybuild.tools.build_log import EasyBuildError
 
     if name and Path(name).is_dir():
-        raise ClosureError(f"{name} is a folder, where an easyconfig was expected", name, "name the .eb files in it")
+        what = f"{name} is a folder, where an easyconfig was expected"
+        raise problems.ClosureError(what, name, "name the .eb files in it")
     for spelling in (name, f"{name}.eb"):
         with contextlib.suppress(EasyBuildError):
             path = str(det_easyconfig_paths([spelling])[0])
             if Path(path).is_file():
                 return path
-    raise ClosureError(f"no such easyconfig: {name!r}", name, nearest(Path(name).name))
+    raise problems.ClosureError(f"no such easyconfig: {name!r}", name, nearest(Path(name).name))
 
 
 def nearest(name: str) -> str:
@@ -337,81 +351,6 @@ def key(dep: dict[str, Any]) -> tuple[str, ...]:
 def full_version(entry: dict[str, Any]) -> str:
     """A module's version as a toolchain's version names it: 22.7-CUDA-11.7.0, 2023b."""
     return f"{entry['version']}{entry['versionsuffix']}"
-
-
-# --- what went wrong ------------------------------------------------------------------------------------------------
-
-
-def explained(error: BaseException, names: list[str]) -> ClosureError:
-    """An exception out of EasyBuild, or out of an easyconfig that it runs, in the user's words."""
-    message = str(getattr(error, "msg", None) or error) or type(error).__name__
-    message = re.sub(r"^(Failed to process easyconfig \S+: )+", "", message)
-    file = being_read(error.__traceback__) or (names[0] if len(names) == 1 else None)
-    missing = re.match(r"Missing dependencies: (.*?) \(", message)
-    if missing:
-        return unresolved(missing.group(1).split(", "), file)
-    if isinstance(error, SystemExit):
-        return ClosureError(f"the easyconfig ends the program that reads it (exit status {error.code})", file)
-    circular = re.match(r"Maximum loop cnt \d+ reached", message)
-    if circular:
-        return ClosureError("these easyconfigs need each other in a circle", file, "one of them has to let go")
-    unknown = re.match(r"Toolchain (\S+) not found, available toolchains: (.*)", message)
-    if unknown:
-        close = difflib.get_close_matches(unknown.group(1), sorted(set(unknown.group(2).split(","))), n=5)
-        hint = f"did you mean {', '.join(close)}?" if close else "`eb --list-toolchains` names them all"
-        return ClosureError(f"EasyBuild has no toolchain {unknown.group(1)}", file, hint)
-    parsing = re.match(r"Parsing easyconfig file failed: (.*?)\s*\((?:<string>, )?line (\d+)\)$", message, re.DOTALL)
-    if parsing:
-        first = cause(error)
-        message = f"line {int(parsing.group(2)) + skipped(first, file)}: {type(first).__name__}: {parsing.group(1)}"
-        return ClosureError(message, file, "easyconfigs are Python: mend this line")
-    if type(error).__name__ != "EasyBuildError":
-        message = f"{type(error).__name__}: {message}"
-    return ClosureError(message, file, "`eb FILE --dry-run --robot` shows how EasyBuild itself sees it")
-
-
-def cause(error: BaseException) -> BaseException:
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
-
-
-def skipped(error: BaseException, file: str | None) -> int:
-    """How many lines EasyBuild's line numbers leave out: it runs what follows the comments at the top of a file."""
-    body = error.__traceback__.tb_frame.f_locals.get("pyheader") if error.__traceback__ else None
-    if not body or not file:
-        return 0
-    before, found, _ = Path(file).read_text(encoding="utf-8", errors="replace").rpartition(body)
-    return before.count("\n") if found else 0
-
-
-def being_read(trace: TracebackType | None) -> str | None:
-    """The easyconfig that EasyBuild was reading when it failed."""
-    found = None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_name == "process_easyconfig":
-            found = trace.tb_frame.f_locals.get("path") or found
-        trace = trace.tb_next
-    return str(found) if found else None
-
-
-def unresolved(modules: list[str], file: str | None) -> ClosureError:
-    wanted = "; ".join(f"{name} (wanted by {', '.join(wanting(name)) or 'a toolchain'})" for name in modules)
-    hint = "add its easyconfig to the recipe's folder, or ask for a version that EasyBuild has"
-    return ClosureError(f"no easyconfig for {wanted}", file, hint)
-
-
-def wanting(missing: str) -> list[str]:
-    """Which of the easyconfigs that were read so far depend on the module ``missing``."""
-    from easybuild.framework.easyconfig import easyconfig as parsed
-
-    found = set()
-    for entry in (entry for entries in parsed._easyconfigs_cache.values() for entry in entries):
-        ec = entry["ec"]
-        needs = [dep["full_mod_name"] for dep in [*ec.dependencies(), *(ec.toolchain.tcdeps or ())]]
-        if missing in [*needs, f"{ec['toolchain']['name']}/{ec['toolchain']['version']}"]:
-            found.add(Path(entry["spec"]).name)
-    return sorted(found)
 
 
 if __name__ == "__main__":

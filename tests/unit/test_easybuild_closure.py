@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -236,3 +238,98 @@ def test_circle_and_unknown_toolchain(tmp_path: Path) -> None:
 def test_refused_option() -> None:
     report = refused("--easyconfig", "bzip2-1.0.8.eb", "--cuda-compute-capabilities=many")
     assert "--cuda-compute-capabilities" in report["error"]
+
+
+# ---- easyconfigs are programs: what they may and may not do
+
+
+def hostile(folder: Path, text: str, *options: str) -> str:
+    report = refused("--easyconfig", write(folder, "x", text, head=False), f"--scratch={scratch(folder)}", *options)
+    return str(report["error"])
+
+
+def scratch(folder: Path) -> Path:
+    made = folder / "scratch"
+    made.mkdir(exist_ok=True)
+    return made
+
+
+def running(marker: str) -> list[bytes]:
+    """Command lines of processes that name ``marker``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            found.append(path.read_bytes())
+    return [command for command in found if marker.encode() in command]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["while True: pass\n", "import signal\nsignal.signal(14, signal.SIG_IGN)\nsignal.pause()\n"],
+    ids=["busy", "asleep"],
+)
+def test_one_that_never_ends(tmp_path: Path, text: str) -> None:
+    assert hostile(tmp_path, text, "--time-limit=1.5") == "the easyconfigs were not read within 1.5 s"
+
+
+def test_what_it_starts_ends_with_it(tmp_path: Path) -> None:
+    """Also what has left its session and its parent, and what holds the output open."""
+    marker = f"hpc3build-{tmp_path.name}-{id(tmp_path)}"
+    text = f"""
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)", "{marker}"])
+    os._exit(0)
+time.sleep(0.3)
+raise ValueError("done")
+"""
+    assert hostile(tmp_path, text) == "line 9: ValueError: done"
+    assert running(marker) == []
+
+
+def test_processes_without_end(tmp_path: Path) -> None:
+    assert hostile(tmp_path, "import os\nwhile True:\n    os.fork()\n", "--time-limit=1.5")
+    assert running(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("while True: print('x' * 100_000)\n", "File too large"), ("x = 'x' * 10**11\n", "MemoryError")],
+    ids=["junk", "memory"],
+)
+def test_limits(tmp_path: Path, text: str, error: str) -> None:
+    assert error in hostile(tmp_path, text)
+
+
+def test_junk_on_both_streams_is_not_the_answer(tmp_path: Path) -> None:
+    easyconfig = write(tmp_path, "x", "import os, sys\nprint('{}')\nos.write(2, b'junk')\n")
+    assert closure("--easyconfig", easyconfig)["roots"] == ["x/1.0"]
+
+
+def test_few_rights(tmp_path: Path) -> None:
+    """Root becomes nobody, who reads what has to be read, and writes in his own folder alone."""
+    tmp_path.chmod(0o700)
+    text = f"""
+import os
+told = [os.getuid() == 0, os.environ['HOME'], os.getcwd(), open('/proc/self/status').read().count('NoNewPrivs:\\t1')]
+try:
+    open({str(tmp_path / "written")!r}, 'w')
+except OSError:
+    told.append('refused')
+raise ValueError(told)
+"""
+    told = hostile(tmp_path, text)
+    folder = str(tmp_path / "scratch")
+    assert told.startswith(f"line 8: ValueError: [False, '{folder}', '{folder}', 1")
+    if os.getuid() == 0:
+        assert told.endswith("'refused']")
+        assert not (tmp_path / "written").exists()
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    done = script("--easyconfig", write(tmp_path, "x", "raise ValueError", head=False), TMPDIR=str(folder))
+    assert done.returncode == 2 and list(folder.iterdir()) == []
