@@ -104,6 +104,7 @@ def _add_render(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="+", metavar="RECIPE")
     parser.add_argument("-o", "--output", metavar="FILE", help="the Containerfile (default: standard output)")
     parser.add_argument("--context", metavar="DIR", help="the whole build context")
+    parser.add_argument("--no-cache", action="store_true", help="resolve easyconfigs anew")
     shared.add_recipe(parser, building=True)
 
 
@@ -139,7 +140,7 @@ def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--engine", default="auto", metavar="auto|buildah|podman")
     parser.add_argument("--secret", action="append", default=[], metavar="id=ID,src=FILE", help="a build secret")
-    parser.add_argument("--no-cache", action="store_true", help="build every layer anew")
+    parser.add_argument("--no-cache", action="store_true", help="build every layer anew, and resolve easyconfigs anew")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     shared.add_recipe(parser, building=True)
     shared.add_registry(parser)

@@ -30,6 +30,7 @@ def add_recipe(parser: argparse.ArgumentParser, *, building: bool) -> None:
     parser.add_argument("--title", help="title of the image")
     _add_concretize(parser)
     parser.add_argument("--packages-source", metavar="DIR|URL", help="git repository of spack-packages")
+    _add_easybuild(parser, building=building)
     if building:
         parser.add_argument("--base", metavar="IMAGE", help="base image of both stages")
         parser.add_argument(
@@ -70,20 +71,70 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
+def _add_easybuild(parser: argparse.ArgumentParser, *, building: bool) -> None:
+    group = parser.add_argument_group("EasyBuild", "as eb takes them, and under `easybuild:` in hpc3build.yaml")
+    group.add_argument(
+        "--robot-paths",
+        metavar="DIR[:DIR]",
+        action="append",
+        default=[],
+        help="folders of easyconfigs that come before EasyBuild's own",
+    )
+    group.add_argument("--include-easyblocks", metavar="FILE", action="append", default=[], help="own easyblocks")
+    group.add_argument("--hooks", metavar="FILE", help="own hooks")
+    if not building:
+        group.add_argument("--no-cache", action="store_true", help="resolve easyconfigs anew")
+        return
+    group.add_argument(
+        "--accept-eula-for",
+        metavar="NAME[,NAME]",
+        action="append",
+        default=[],
+        help="software whose licence you accept, as CUDA,Intel-oneAPI",
+    )
+    group.add_argument(
+        "--modules",
+        choices=("flat", "lmod"),
+        help="flat: the modules' environment alone; lmod: Lmod and the module files in the image",
+    )
+    group.add_argument(
+        "--keep-compilers",
+        action="store_true",
+        default=None,
+        help="of compilers keep more than their run-time libraries",
+    )
+
+
+def _cache(options: argparse.Namespace) -> Path | None:
+    """Where resolved easyconfigs are kept, by the XDG base directory specification; None for ``--no-cache``."""
+    if getattr(options, "no_cache", False):
+        return None
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    home = os.environ.get("HOME", "")
+    if not given.startswith("/") and not home.startswith("/"):
+        return None
+    return Path(given if given.startswith("/") else f"{home}/.cache") / "hpc3build"
+
+
 def settings(options: argparse.Namespace) -> Any:
     """Settings with what the command line gives; a frontend puts them over those of hpc3build.yaml."""
     from hpc3build.recipe import Settings
 
     names = ("target", "cuda_compute_capabilities", "title", "base", "entrypoint", "concretize", "save_lock")
     of_spack = ("spack_ref", "spack_source", "packages_source", "spack", "spack_config", "concretize_seconds")
-    given = {name: getattr(options, name, None) for name in (*names, *of_spack)}
+    of_easybuild = ("hooks", "modules", "keep_compilers")
+    given = {name: getattr(options, name, None) for name in (*names, *of_spack, *of_easybuild)}
     for name in ("spack", "spack_config", "concretize_seconds"):
         if given[name] is not None and given["concretize"] != "host":
             raise InputError(f"--{name.replace('_', '-')} is for --concretize host")
     if given["concretize"] == "host":
         given["concretize_seconds"] = given["concretize_seconds"] or SECONDS
+    lists = {name: tuple(getattr(options, name, ())) for name in ("host_provided", "robot_paths", "include_easyblocks")}
+    accepted = tuple(name for text in getattr(options, "accept_eula_for", ()) for name in text.split(",") if name)
     seen = {name: value for name, value in os.environ.items() if name in _FOR_SPACK and value}
-    return Settings().overridden(**given, environment=seen, host_provided=tuple(getattr(options, "host_provided", ())))
+    return Settings().overridden(
+        **given, **lists, accept_eula_for=accepted, environment=seen, cache=_cache(options)
+    )
 
 
 def runner(options: argparse.Namespace) -> Any:

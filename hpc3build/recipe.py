@@ -19,6 +19,8 @@ from hpc3build.pairs import check_pair
 
 SETTINGS_FILE = "hpc3build.yaml"
 ENTRYPOINTS = ("hpc3", "hpc3-exec")
+#: How the final image of an EasyBuild recipe gets its environment (docs/easybuild.md).
+MODULES = ("flat", "lmod")
 #: Real ones are below 20 kB; a parser that keeps lines takes seconds for a megabyte.
 MAX_YAML_BYTES = 128 << 10
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -31,7 +33,8 @@ class Settings:
     ``base`` is the image of both stages, ``target`` an archspec name, ``final_packages`` and ``build_packages`` are
     the base's package names, ``pins`` the releases of the tools in the builder, ``secrets`` the ids of build secrets,
     ``caches`` absolute paths kept between builds. ``concretize`` is lock, builder or host; for host, ``spack`` and
-    ``spack_config`` are folders, and ``environment`` the variables that Spack may see.
+    ``spack_config`` are folders, and ``environment`` the variables that Spack may see. ``cache`` is the folder of what need not be
+    worked out again.
     """
 
     title: str | None = None
@@ -61,6 +64,13 @@ class Settings:
     concretize_seconds: int | None = None
     save_lock: str | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    robot_paths: tuple[str, ...] = ()
+    include_easyblocks: tuple[str, ...] = ()
+    hooks: str | None = None
+    accept_eula_for: tuple[str, ...] = ()
+    modules: str | None = None
+    keep_compilers: bool | None = None
+    cache: Path | None = None
 
     def overridden(self, **options: Any) -> Settings:
         """These settings with every option that is given (not None and not empty) in its place."""
@@ -323,6 +333,7 @@ class _SettingsReader(Section):
         "pins",
         "cuda_compute_capabilities",
         "host_provided",
+        "easybuild",
     )
 
     def settings(self) -> Settings:
@@ -352,7 +363,23 @@ class _SettingsReader(Section):
             pins=self.pairs("pins"),
             cuda_compute_capabilities=self.text("cuda_compute_capabilities"),
             host_provided=self.texts("host_provided"),
+            **self._easybuild(),
         )
+
+    def _easybuild(self) -> dict[str, Any]:
+        """Options of EasyBuild's own; paths are those from the file's folder."""
+        section = self.section("easybuild")
+        section.only(("robot_paths", "include_easyblocks", "hooks", "accept_eula_for", "modules", "keep_compilers"))
+        folder = self.path.resolve().parent
+        hooks = section.text("hooks")
+        return {
+            "robot_paths": tuple(str(folder / text) for text in section.texts("robot_paths")),
+            "include_easyblocks": tuple(str(folder / text) for text in section.texts("include_easyblocks")),
+            "hooks": str(folder / hooks) if hooks else None,
+            "accept_eula_for": section.texts("accept_eula_for"),
+            "modules": section.choice("modules", MODULES),
+            "keep_compilers": section.boolean("keep_compilers", False) or None,
+        }
 
     def _matching(self, key: str, pattern: str, what: str) -> tuple[str, ...]:
         for item in (items := self.texts(key)):

@@ -1,27 +1,40 @@
 #!/bin/bash
-# Install the easyconfigs of the context: install.sh PREFIX, as a plain user, with nothing of the caller's environment
+# Install one part of the easyconfigs: install.sh PREFIX PART, as a plain user, with nothing of the caller's environment
 # but the site's proxies and CA (EasyBuild's records would keep the rest).
 set -euo pipefail
 prefix=$1
+part=$2
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 tools=/opt/hpc3build/tools
 keep=()
 for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE CURL_CA_BUNDLE; do
     [ -z "${!name-}" ] || keep+=("$name=${!name}")
 done
-mapfile -t easyconfigs <"$here/easyconfigs.txt"
+mapfile -t easyconfigs <"$here/$part/easyconfigs.txt"
 mapfile -t options <"$here/options.txt"
-mkdir -p /opt/hpc3build/work/sources
+# Decided in this builder, for --target native.
+[ ! -e "$here/native/options.txt" ] || mapfile -t -O "${#options[@]}" options <"$here/native/options.txt"
+# The person's own files. Those of the parts before this one are here, too.
+robot='' sources=''
+for folder in "$here"/*/easyconfigs; do
+    [ ! -d "$folder" ] || robot=$robot$folder: sources=$sources:$folder
+done
+[ ! -e "$here/own/hooks.py" ] || options+=("--hooks=$here/own/hooks.py")
+if [ -d "$here/own/easyblocks" ]; then
+    options+=("--include-easyblocks=$(find "$here/own/easyblocks" -name '*.py' | LC_ALL=C sort | paste -sd, -)")
+fi
+# The last colon keeps EasyBuild's own.
+[ -z "$robot" ] || options+=("--robot-paths=$robot")
 status=0
 env -i HOME=/opt/hpc3build/work USER=easybuild LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PATH="$tools/bin:/usr/bin:/bin" ${keep[@]+"${keep[@]}"} \
     /bin/bash --noprofile --norc -c '
-        for script in /etc/profile.d/lmod.sh /usr/share/lmod/lmod/init/bash; do
+        for script in /opt/lmod/lmod/init/bash /etc/profile.d/lmod.sh /usr/share/lmod/lmod/init/bash; do
             if [ -r "$script" ]; then . "$script"; break; fi
         done
         exec eb "$@"
     ' eb "${easyconfigs[@]}" "${options[@]}" --robot --ignoreconfigfiles= --modules-tool=Lmod \
     --prefix=/opt/hpc3build/work --installpath="$prefix" \
-    --sourcepath="/opt/hpc3build/work/sources:$here/easyconfigs" --robot-paths="$here/easyconfigs:" || status=$?
+    --sourcepath="/opt/hpc3build/sources$sources" || status=$?
 if [ "$status" -ne 0 ]; then
     # What the failing command itself said lies in a file that ends with the container.
     output=$(ls -td /tmp/eb-*/run-shell-cmd-output/*/ 2>/dev/null | head -n 1)

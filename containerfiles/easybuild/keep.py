@@ -12,6 +12,19 @@ import shutil
 import sys
 
 COMPILERS = ("GCCcore", "GCC", "binutils", "LLVM", "Clang", "nvidia-compilers", "intel-compilers")
+PROFILE = """\
+# Written by hpc3build: Lmod, and the modules that were asked for. Quiet; for bash alone, and once per shell.
+if [ -n "${BASH_VERSION-}" ] && [ -z "${hpc3_modules-}" ]; then
+    case $- in *u*) hpc3_modules=u; set +u ;; *) hpc3_modules=1 ;; esac
+    for hpc3_script in /opt/lmod/lmod/init/bash /etc/profile.d/lmod.sh /usr/share/lmod/lmod/init/bash; do
+        if [ -r "$hpc3_script" ]; then . "$hpc3_script"; break; fi
+    done
+    module use %s/modules/all >/dev/null 2>&1 || true
+    module load %s >/dev/null 2>&1 || true
+    [ "$hpc3_modules" = 1 ] || set -u
+    unset hpc3_script
+fi
+"""
 RUNTIME_LIBRARY = re.compile(r"\.so(\.\d+)*$")
 
 
@@ -73,6 +86,13 @@ def slim_compiler(folder):
                 os.rmdir(path)
 
 
+def write(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.chmod(path, 0o644)
+
+
 def main(prefix, root):
     here = os.path.dirname(os.path.abspath(__file__))
     with open(os.path.join(here, "keep.json"), encoding="utf-8") as stream:
@@ -80,12 +100,17 @@ def main(prefix, root):
     kept = {entry["module"]: entry for entry in record["modules"]}
     for name, folder in drop_build_only(prefix, kept):
         slim_records(folder)
-        if name in COMPILERS:
+        asked_for = os.path.relpath(folder, os.path.join(prefix, "software")) in record["roots"]
+        if name in COMPILERS and not asked_for and not record.get("keep_compilers"):
             slim_compiler(folder)
-    target = os.path.join(root, "opt/hpc3build/easybuild.json")
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    shutil.copyfile(os.path.join(here, "keep.json"), target)
-    os.chmod(target, 0o644)
+    native = os.path.join(here, "native", "target.json")
+    if os.path.exists(native):
+        with open(native, encoding="utf-8") as stream:
+            record["native"] = json.load(stream)
+    write(os.path.join(root, "opt/hpc3build/easybuild.json"), json.dumps(record, indent=1, sort_keys=True) + "\n")
+    if record.get("load_modules"):
+        names = " ".join("'%s'" % name for name in record["roots"])
+        write(os.path.join(root, "etc/profile.d/z11_hpc3build_modules.sh"), PROFILE % (prefix, names))
 
 
 if __name__ == "__main__":

@@ -227,11 +227,46 @@ def module(entry: dict[str, Any]) -> dict[str, Any]:
         **optional(ec, toolchainopts),
         **toolchain(ec),
     }
+    if licence := eula(ec):
+        record["eula"] = licence
     extensions = ec.get_ref("exts_list") or []
     if extensions:
         record["n_exts"] = len(extensions)
     record |= beside(ec, Path(entry["spec"]))
     return plain(record)  # type: ignore[no-any-return]
+
+
+#: Which of EasyBuild 5.4.1's easyblocks call check_accepted_eula, the name that they want accepted, and its text.
+EULAS = {
+    "EB_CUDA": ("CUDA", "https://docs.nvidia.com/cuda/eula/index.html"),
+    "EB_cuDNN": ("cuDNN", "https://docs.nvidia.com/deeplearning/cudnn/latest/reference/eula.html"),
+    "EB_CUDAcompat": ("NVIDIA-driver", "https://www.nvidia.com/content/DriverDownload-March2009/licence.php?lang=us"),
+    "NvidiaBase": ("NVHPC", "https://docs.nvidia.com/hpc-sdk/eula/index.html"),
+    "EB_AOCC": ("AOCC", "http://developer.amd.com/wordpress/media/files/AOCC_EULA.pdf"),
+    "IntelBase": (
+        "Intel-oneAPI",
+        "https://software.intel.com/content/www/us/en/develop/articles/end-user-license-agreement.html",
+    ),
+    "EB_Sentaurus": ("Synopsys", "what its installer shows"),
+}
+
+
+def eula(ec: Any) -> dict[str, str] | None:
+    """The licence that EasyBuild wants accepted before it installs this: a matter of the easyblock's ancestors."""
+    from easybuild.framework.easyconfig.easyconfig import get_easyblock_class
+
+    if ec["accept_eula"]:
+        return None
+    easyblock = get_easyblock_class(ec["easyblock"], name=ec["name"], error_on_missing_easyblock=False)
+    names = [ancestor.__name__ for ancestor in easyblock.__mro__] if easyblock else []
+    if any(name.startswith("System") for name in names):
+        return None  # SystemCompiler and SystemMPI descend from Intel's easyblocks, and install nothing
+    for ancestor in names:
+        # Before 2021 Intel asked for a licence file.
+        if ancestor in EULAS and not (ancestor == "IntelBase" and str(ec["version"]) < "2021"):
+            name, url = EULAS[ancestor]
+            return {"name": name, "url": url}
+    return None
 
 
 def package(dep: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hpc3build import bases
 from hpc3build.errors import InputError
 from hpc3build.facts import cpu
 from hpc3build.frontends import Context
+from hpc3build.frontends.easybuild_sources import is_easystack
 from hpc3build.frontends.spack_concretize import concretize
 from hpc3build.frontends.spack_container import SPACK_URL, Container, read_container
 from hpc3build.frontends.spack_fit import fit, off_target
@@ -56,7 +57,7 @@ def recognises(source: str) -> bool:
     path = Path(source)
     return (
         path.name in (YAML, LOCK)
-        or path.suffix in (".yaml", ".yml")
+        or (path.suffix in (".yaml", ".yml") and not is_easystack(source))
         or (path / YAML).is_file()
         or ((path / LOCK).is_file())
     )

@@ -19,6 +19,7 @@ from hpc3build.facts import Fact, Facts, Note, Source, Statement, cpu, gather, s
 from hpc3build.facts import vocabulary as voc
 from hpc3build.frontends import frontends, spack_records
 from hpc3build.frontends.spack_json import MAX_BYTES
+from hpc3build.frontends.easybuild_sources import is_name
 from hpc3build.oci import ImageConfig, Manifest
 from hpc3build.recipe import Recipe, Settings, read_settings, read_text
 from hpc3build.reference import Reference, parse
@@ -50,7 +51,7 @@ def facts_of(source: str, settings: Settings, runner: Runner, access: Access | N
     asked_anew = settings.concretize not in (None, "lock")
     if (file := _concrete(Path(source), lock_beside=not asked_anew)) is not None:
         return source, facts_of_concrete(file, settings)
-    if Path(source).exists() or source.endswith((".eb", ".yaml", ".yml")):
+    if Path(source).exists() or source.endswith((".eb", ".yaml", ".yml")) or is_name(source):
         _, recipe, stack = load((source,), settings, runner)
         return source, planned_facts(recipe, stack)
     reference = parse(source)

@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 
+from hpc3build.bases import find
 from hpc3build.errors import InputError, ToolError, ToolMissing
-from hpc3build.frontends import easybuild, for_source
-from hpc3build.frontends.easybuild import EasyBuildRecipe, optarch, resolve, stack_of_closure
+from hpc3build.frontends import easybuild, easybuild_os, for_source
+from hpc3build.frontends.easybuild import EasyBuildRecipe
+from hpc3build.frontends.easybuild_flags import compilers, optarch
+from hpc3build.frontends.easybuild_resolve import resolve
+from hpc3build.frontends.easybuild_sources import Sources
+from hpc3build.frontends.easybuild_stack import stack_of_closure
 from hpc3build.recipe import Settings
 from hpc3build.run import Completed
 
@@ -53,8 +58,15 @@ def closure(*modules: dict[str, Any], roots: tuple[str, ...] = ("A/1",)) -> dict
 
 def recipe(*modules: dict[str, Any], folder: Path = Path("/nowhere"), **settings: Any) -> EasyBuildRecipe:
     return EasyBuildRecipe(
-        origin=folder / "A.eb", folder=folder, settings=Settings(**settings), sources=(), closure=closure(*modules)
+        origin=folder / "A.eb",
+        folder=folder,
+        settings=Settings(**settings),
+        sources=Sources(easyconfigs=("A.eb",), robot_paths=(folder,)),
+        closure=closure(*modules),
     )
+
+
+ONE = Sources(easyconfigs=("A.eb",))
 
 
 class Answer:
@@ -153,13 +165,14 @@ def test_resolve_asks_the_pinned_easybuild_in_a_clean_environment(tmp_path: Path
     own = tmp_path / "A-1.eb"
     own.write_text("name = 'A'")
     answer = Answer(json.dumps(closure(module("A"))))
-    found = resolve((str(own), "B-1.eb"), tmp_path, answer)
+    found = resolve(Sources(easyconfigs=(str(own), "B-1.eb"), robot_paths=(tmp_path,)), answer)
     assert found["roots"] == ["A/1"]
     ((argv, options),) = answer.asked
     assert argv[0] == "/opt/eb/bin/python"
     assert [argv[i + 1] for i, word in enumerate(argv) if word == "--easyconfig"] == [str(own), "B-1.eb"]
     assert str(tmp_path) in argv[argv.index("--robot-paths") + 1]
-    assert set(options["env"]) == {"HOME", "PATH", "LC_ALL", "PYTHONOPTIMIZE"}
+    assert set(options["env"]) == {"HOME", "PATH", "LC_ALL", "TMPDIR"}
+    assert not Path(options["env"]["TMPDIR"]).exists(), "its folder is gone"
     assert options["timeout"] > 0
     assert options["check"] is False
 
@@ -167,10 +180,10 @@ def test_resolve_asks_the_pinned_easybuild_in_a_clean_environment(tmp_path: Path
 def test_what_easybuild_refuses_is_bad_input_with_its_file() -> None:
     answer = Answer(json.dumps({"error": "no such toolchain", "file": "A.eb", "hint": "see --list"}), 1)
     with pytest.raises(InputError) as caught:
-        resolve(("A.eb",), None, answer)
+        resolve(ONE, answer)
     assert (caught.value.message, caught.value.hint) == ("A.eb: no such toolchain", "see --list")
     with pytest.raises(InputError, match=r"^broken$"):
-        resolve(("A.eb",), None, Answer('{"error": "broken"}', 1))
+        resolve(ONE, Answer('{"error": "broken"}', 1))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +194,7 @@ def test_what_easybuild_refuses_is_bad_input_with_its_file() -> None:
 def test_any_other_answer_is_a_failed_tool_with_its_last_lines(stdout: str, code: int) -> None:
     stderr = "".join(f"line {number}\n" for number in range(100))
     with pytest.raises(ToolError) as caught:
-        resolve(("A.eb",), None, Answer(stdout, code, stderr))
+        resolve(ONE, Answer(stdout, code, stderr))
     assert caught.value.exit_code == 3
     assert "A.eb" in caught.value.message
     assert "line 99" in caught.value.message
@@ -190,14 +203,14 @@ def test_any_other_answer_is_a_failed_tool_with_its_last_lines(stdout: str, code
 
 def test_running_out_of_time_is_told_as_the_runner_tells_it() -> None:
     with pytest.raises(ToolError, match=r"300 s"):
-        resolve(("A.eb",), None, Answer(error=ToolError("python did not finish within 300 s")))
+        resolve(ONE, Answer(error=ToolError("python did not finish within 300 s")))
 
 
 def test_without_easybuild_the_way_to_get_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HPC3BUILD_EASYBUILD_PYTHON")
     monkeypatch.setattr("sys.path", [])
     with pytest.raises(ToolMissing) as caught:
-        resolve(("A.eb",), None, Answer())
+        resolve(ONE, Answer())
     assert "pip install" in caught.value.hint
 
 
@@ -207,43 +220,76 @@ def test_without_easybuild_the_way_to_get_it_is_told(monkeypatch: pytest.MonkeyP
         (None, "13.2.0", "GENERIC"),
         ("x86_64", "13.2.0", "GENERIC"),
         ("aarch64", "13.2.0", "GENERIC"),
-        ("x86_64_v3", "13.2.0", "GCC:march=x86-64-v3 -mtune=generic"),
-        ("zen3", "13.2.0", "GCC:march=znver3 -mtune=znver3"),
+        ("x86_64_v3", "13.2.0", "GCC:-march=x86-64-v3 -mtune=generic"),
+        ("zen3", "13.2.0", "GCC:-march=znver3 -mtune=znver3"),
     ],
 )
 def test_optarch_of_a_target(target: str | None, gcc: str, expected: str) -> None:
-    made = recipe(module("A"), {**GCC, "version": gcc}, target=target)
-    assert optarch(made).split(" -mprefer")[0] == expected
+    made = optarch([module("A"), {**GCC, "version": gcc}], target, "")
+    assert made.split(" -mprefer")[0] == expected
 
 
-def test_optarch_takes_the_newest_gcc_of_the_closure_and_else_the_bases() -> None:
-    several = recipe(module("A"), {**GCC, "version": "9.4.0"}, module("GCCcore", "13.2.0"), target="x86_64_v3")
-    assert optarch(several).startswith("GCC:march=x86-64-v3")
-    assert optarch(recipe(module("A"), target="x86_64_v3")).startswith("GCC:march=x86-64-v3")
+def test_optarch_takes_the_oldest_gcc_of_the_closure_and_else_the_bases() -> None:
+    """Flags that an old release knows, a new one knows too."""
+    several = [module("A"), {**GCC, "version": "9.4.0"}, module("GCCcore", "13.2.0")]
+    assert "-mavx2" in optarch(several, "x86_64_v3", "")
+    assert optarch([module("A"), module("GCC", "system")], "x86_64_v3", "12.2.0").startswith("GCC:-march=x86-64-v3")
+    with pytest.raises(InputError, match="no flags that are known"):
+        optarch([module("A")], "x86_64_v3", "")
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "version", "target", "expected"),
+    [
+        ("Intel", "intel-compilers", "2024.2.0", "x86_64_v3", "Intel:-march=x86-64-v3 -mtune=generic"),
+        ("Intel", "iccifort", "2020.4.304", "x86_64_v3", "Intel:-march=core-avx2 -mtune=core-avx2 -fma -mf16c"),
+        ("NVHPC", "NVHPC", "25.9", "zen4", "NVHPC:-tp=zen4"),
+        ("NVHPC", "nvidia-compilers", "25.9", "haswell", "NVHPC:-tp=haswell"),
+        ("LLVM", "llvm-compilers", "20.1.8", "zen4", "LLVM:-march=znver4 -mtune=znver4"),
+        ("ROCm", "rocm-compilers", "19.0.0", "x86_64_v3", "ROCm:-march=x86-64-v3 -mtune=generic"),
+        ("Fujitsu", "FCC", "4.5.0", "a64fx", "Fujitsu:-mcpu=a64fx"),
+    ],
+)
+def test_optarch_of_every_family(family: str, name: str, version: str, target: str, expected: str) -> None:
+    its = module(name, version, toolchain=SYSTEM, compiler_family="SYSTEM")
+    gcc = module("GCCcore", "13.2.0", toolchain=SYSTEM, compiler_family="SYSTEM")
+    assert optarch([gcc, its, module("A", compiler_family=family)], target, "") == expected
+    with_gcc = optarch([gcc, its, module("A", compiler_family=family), module("zlib")], "x86_64", "")
+    assert with_gcc == "GENERIC", "which EasyBuild knows for each of them"
+
+
+def test_optarch_names_all_families_since_the_others_would_be_native() -> None:
+    modules = [
+        module("A", compiler_family="Intel"),
+        module("zlib"),
+        module("tool", compiler_family="NVHPC", builddep=True),
+        module("GCCcore", "13.2.0", compiler_family="SYSTEM"),
+        module("intel-compilers", "2024.2.0", compiler_family="SYSTEM"),
+    ]
+    parts = dict(part.split(":") for part in optarch(modules, "x86_64_v3", "").split(";"))
+    assert set(parts) == {"GCC", "Intel", "NVHPC"}
+    assert parts["NVHPC"] == "GENERIC", "no product of it stays"
+    assert compilers(modules, "") == {
+        "GCC": {"compiler": "gcc", "version": "13.2.0"},
+        "Intel": {"compiler": "oneapi", "version": "2024.2.0"},
+    }
 
 
 def test_optarch_of_what_cannot_be_built() -> None:
     with pytest.raises(InputError, match="zen4"):
-        optarch(recipe(module("A"), {**GCC, "version": "8.5.0"}, target="zen4"))
-    with pytest.raises(InputError, match="Intel"):
-        optarch(recipe(module("A", compiler_family="Intel"), target="zen3"))
-    assert optarch(recipe(module("A", compiler_family="Intel"))) == "GENERIC"
+        optarch([module("A"), {**GCC, "version": "8.5.0"}], "zen4", "")
+    with pytest.raises(InputError, match="CrayCE"):
+        optarch([module("A", compiler_family="CrayCE")], "zen3", "")
+    assert optarch([module("A", compiler_family="Intel")], None, "") == "GENERIC"
 
 
 @pytest.mark.parametrize("name", [GROMACS, CUDA])
 def test_optarch_of_a_recorded_closure(name: str) -> None:
-    made = EasyBuildRecipe(
-        origin=Path("x.eb"),
-        folder=Path("/x"),
-        settings=Settings(target="x86_64_v3"),
-        sources=(),
-        closure=recorded(name),
-    )
-    assert optarch(made).startswith("GCC:march=x86-64-v3")
+    assert optarch(recorded(name)["modules"], "x86_64_v3", "").startswith("GCC:-march=x86-64-v3")
 
 
 @pytest.mark.parametrize(
-    ("base", "expected"), [("debian:12", {"libssl-dev", "libfoo"}), ("rockylinux:9", {"openssl-devel", "libfoo"})]
+    ("base", "expected"), [("debian:12", {"libssl-dev", "libfoo"}), ("fedora:41", {"openssl-devel", "libfoo"})]
 )
 def test_os_dependencies_are_those_of_the_bases_manager(base: str, expected: set[str]) -> None:
     wishes = [["openssl-devel", "libssl-dev", "libopenssl-devel"], "libfoo", "$(id)", "a b"]
@@ -271,20 +317,20 @@ def test_own_easyconfigs_travel_with_what_lies_beside_them_and_shipped_ones_stay
         folder=own,
     )
     files = easybuild.context(made, None).files
-    names = {name: data for name, data in files.items() if name.startswith("easybuild/easyconfigs/")}
+    names = {name: data for name, data in files.items() if "/easyconfigs/" in name}
     assert names == {
-        "easybuild/easyconfigs/A.eb": b"of recipe",
-        "easybuild/easyconfigs/a.tar": b"source",
-        "easybuild/easyconfigs/a.patch": b"patch",
+        "easybuild/application/easyconfigs/A.eb": b"of recipe",
+        "easybuild/application/easyconfigs/a.tar": b"source",
+        "easybuild/application/easyconfigs/a.patch": b"patch",
     }
-    assert files["easybuild/easyconfigs.txt"] == b"A-1.eb\n"
+    assert files["easybuild/application/easyconfigs.txt"] == b"A-1.eb\n"
     assert files["easybuild/options.txt"] == b"--optarch=GENERIC\n"
 
 
 def test_options_of_the_build() -> None:
     made = recipe(module("A"), GCC, target="zen3", cuda_compute_capabilities="8.0,9.0")
     options = easybuild.context(made, None).files["easybuild/options.txt"].decode().splitlines()
-    assert options[0].startswith("--optarch=GCC:march=znver3")
+    assert options[0].startswith("--optarch=GCC:-march=znver3")
     assert options[1:] == ["--cuda-compute-capabilities=8.0,9.0"]
 
 
@@ -302,7 +348,7 @@ def test_folders_and_names(tmp_path: Path) -> None:
         (folder / name).write_text("")
     answer = Answer(json.dumps(closure(module("hello"), roots=("hello/1",))))
     made = easybuild.load((str(folder),), Settings(), answer)
-    assert made.sources == (str(folder / "hello-1.eb"),)
+    assert made.sources.easyconfigs == (str(folder / "hello-1.eb"),)
     assert made.folder == folder
     assert for_source(str(folder)) is easybuild
     assert for_source("GROMACS-2024.4-foss-2023b.eb") is easybuild

@@ -43,6 +43,13 @@ pins:
   spack-packages: develop
 cuda_compute_capabilities: "8.0,9.0"
 host_provided: [cray-mpich]
+easybuild:
+  robot_paths: [easyconfigs, /site/easyconfigs]
+  include_easyblocks: [blocks/*.py]
+  hooks: hooks.py
+  accept_eula_for: [CUDA]
+  modules: lmod
+  keep_compilers: true
 """
 SETTINGS = Settings(
     title="My application",
@@ -69,6 +76,12 @@ SETTINGS = Settings(
     },
     cuda_compute_capabilities="8.0,9.0",
     host_provided=("cray-mpich",),
+    robot_paths=("easyconfigs", "/site/easyconfigs"),
+    include_easyblocks=("blocks/*.py",),
+    hooks="hooks.py",
+    accept_eula_for=("CUDA",),
+    modules="lmod",
+    keep_compilers=True,
 )
 
 
@@ -86,14 +99,19 @@ def refused(tmp_path: Path, text: str | bytes) -> InputError:
 
 def test_every_key(tmp_path: Path) -> None:
     found = settings(tmp_path, EVERY_KEY)
-    assert found == SETTINGS
+    here = {
+        "robot_paths": (f"{tmp_path}/easyconfigs", "/site/easyconfigs"),
+        "include_easyblocks": (f"{tmp_path}/blocks/*.py",),
+        "hooks": f"{tmp_path}/hooks.py",
+    }
+    assert found == dataclasses.replace(SETTINGS, **here), "paths are those from the file's folder"
     default = Settings()
     same = {
         field.name
         for field in dataclasses.fields(Settings)
         if getattr(found, field.name) == getattr(default, field.name)
     }
-    assert same == {"spack_ref", "spack_source", "packages_source", "concretize"}, (
+    assert same == {"spack_ref", "spack_source", "packages_source", "concretize", "cache"}, (
         "those are options of the command line only"
     )
 

@@ -1,0 +1,208 @@
+"""The EasyBuild block of a build context: what is installed in which order, with which options, from which files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from hpc3build import bases
+from hpc3build.errors import InputError
+from hpc3build.frontends import Context, easybuild_flags, easybuild_licences, easybuild_os
+from hpc3build.frontends.easybuild_records import PREFIX
+from hpc3build.frontends.easybuild_resolve import PINNED
+from hpc3build.frontends.easybuild_sources import Sources
+from hpc3build.recipe import MODULES, Settings
+
+PINNED_ARCHSPEC = "0.2.7"
+DEFAULT_BASE = "debian:12"
+#: Layers, lowest first: a change of the application leaves those below as they are.
+PARTS = ("toolchain", "dependencies", "application")
+Module = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a context is made from: the closure's modules, the roots' names, what was asked, and the settings."""
+
+    modules: Sequence[Module]
+    roots: tuple[str, ...]
+    sources: Sources
+    settings: Settings
+
+
+def context(plan: Plan) -> Context:
+    """Variables and files of the EasyBuild block. Raises InputError for what cannot be built as asked."""
+    settings = plan.settings
+    easybuild_licences.check(plan.modules, settings.accept_eula_for)
+    image = settings.base or DEFAULT_BASE
+    base = bases.find(image)
+    lmod = easybuild_os.lmod(base)
+    os_packages, known = easybuild_os.packages(plan.modules, base)
+    with_modules = (settings.modules or MODULES[0]) == "lmod"
+    parts = parts_of(plan.modules, plan.roots)
+    bins = [f"{PREFIX}/software/{name}/bin" for name in plan.roots]
+    return Context(
+        template="easybuild.Containerfile.j2",
+        variables={
+            "builder_image": image,
+            "final_image": image,
+            "manager": base.manager,
+            "builder_packages": sorted(
+                {*base.easybuild_packages} - {"lmod", "Lmod"}
+                | {*os_packages, *settings.build_packages, *(() if lmod.before else lmod.packages)}
+            ),
+            "final_packages": [
+                *settings.final_packages,
+                *(lmod.packages if with_modules and not lmod.before else ()),
+            ],
+            "lmod": lmod,
+            "lmod_source": easybuild_os.LMOD_SOURCE,
+            "with_modules": with_modules,
+            "update": False,
+            "strip": [f"{PREFIX}/software"],
+            "labels": dict(settings.labels),
+            "prefix": PREFIX,
+            "parts": list(parts),
+            "own": bool(plan.sources.easyblocks or plan.sources.hooks),
+            "native": settings.target == easybuild_flags.NATIVE,
+            "easybuild": settings.pins.get("easybuild", PINNED),
+            "archspec": settings.pins.get("archspec", PINNED_ARCHSPEC),
+            "extra_build": "",
+            "extra_final": "",
+            "static_env": {"PATH": ":".join([*bins, bases.PATH])},
+        },
+        files=MappingProxyType(dict(_files(plan, parts, base, os_names_known=known, with_modules=with_modules))),
+    )
+
+
+def parts_of(modules: Sequence[Module], roots: Iterable[str]) -> dict[str, list[Module]]:
+    """The modules by part, in the order of installation, without empty parts.
+
+    The toolchain's part is all that the roots' toolchains need; a root is never part of it.
+    """
+    roots = set(roots)
+    by_id = {_id(module): module for module in modules}
+    by_version = {(module["name"], _full(module)): module for module in modules}
+    chains = [module["toolchain"] for module in modules if module["module"] in roots]
+    queue = [by_version.get((chain["name"], chain["version"])) for chain in chains]
+    below: set[str] = set()
+    while queue:
+        module = queue.pop()
+        if module is None or module["module"] in below or module["module"] in roots:
+            continue
+        below.add(module["module"])
+        queue += [by_id.get(_id(needed)) for needed in (*module["deps"], *module["builddeps"])]
+        queue.append(by_version.get((module["toolchain"]["name"], module["toolchain"]["version"])))
+    parts: dict[str, list[Module]] = {name: [] for name in PARTS}
+    for module in modules:
+        name = module["module"]
+        parts["application" if name in roots else "toolchain" if name in below else "dependencies"].append(module)
+    return {name: found for name, found in parts.items() if found}
+
+
+def _id(module: Module) -> tuple[str, str, str, str]:
+    chain = module["toolchain"]
+    return module["name"], _full(module), chain["name"], chain["version"]
+
+
+def _full(module: Module) -> str:
+    return f"{module['version']}{module.get('versionsuffix') or ''}"
+
+
+def _files(
+    plan: Plan, parts: Mapping[str, list[Module]], base: bases.Base, *, os_names_known: bool, with_modules: bool
+) -> Iterator[tuple[str, bytes]]:
+    """Files by their path in the context's folder of scripts."""
+    gcc = base.compilers.get("gcc", "")
+    options = list(_options(plan, gcc, os_names_known=os_names_known))
+    yield "easybuild/options.txt", _lines(options)
+    yield "easybuild/keep.json", _json(_record(plan, parts, options, with_modules=with_modules))
+    yield "easybuild/modules.txt", _lines(plan.roots)
+    if plan.settings.target == easybuild_flags.NATIVE:
+        yield "easybuild/native/compilers.json", _json(easybuild_flags.compilers(plan.modules, gcc))
+    for file in plan.sources.easyblocks:
+        # EasyBuild takes those in a folder of this name for generic ones.
+        generic = "generic/" if file.parent.name == "generic" else ""
+        yield f"easybuild/own/easyblocks/{generic}{file.name}", file.read_bytes()
+    if plan.sources.hooks:
+        yield "easybuild/own/hooks.py", plan.sources.hooks.read_bytes()
+    for part, modules in parts.items():
+        yield f"easybuild/{part}/easyconfigs.txt", _lines(module["easyconfig"] for module in modules)
+        for name, data in own_files(modules, plan.sources.robot_paths).items():
+            yield f"easybuild/{part}/easyconfigs/{name}", data
+
+
+def _options(plan: Plan, gcc: str, *, os_names_known: bool) -> Iterator[str]:
+    """The options of every run of eb in the builder."""
+    settings = plan.settings
+    if settings.target != easybuild_flags.NATIVE:
+        yield f"--optarch={easybuild_flags.optarch(plan.modules, settings.target, gcc)}"
+    if settings.cuda_compute_capabilities:
+        yield f"--cuda-compute-capabilities={settings.cuda_compute_capabilities}"
+    if settings.accept_eula_for:
+        yield f"--accept-eula-for={','.join(settings.accept_eula_for)}"
+    if not os_names_known:
+        yield "--ignore-osdeps"  # they are there, by names that the easyconfigs do not give
+
+
+def _record(
+    plan: Plan, parts: Mapping[str, list[Module]], options: Sequence[str], *, with_modules: bool
+) -> dict[str, Any]:
+    """What keep.py and parts.py go by, and what stays in the image for evidence."""
+    part_of = {module["module"]: part for part, modules in parts.items() for module in modules}
+    return {
+        "modules": [
+            {
+                "module": module["module"],
+                "name": module["name"],
+                "class": module["moduleclass"],
+                "part": part_of[module["module"]],
+            }
+            for module in plan.modules
+            if not module.get("builddep")
+        ],
+        "roots": list(plan.roots),
+        "parts": list(parts),
+        "options": list(options),
+        "cuda_compute_capabilities": plan.settings.cuda_compute_capabilities,
+        "keep_compilers": bool(plan.settings.keep_compilers),
+        "load_modules": with_modules,
+    }
+
+
+def own_files(modules: Iterable[Module], folders: Iterable[Path]) -> dict[str, bytes]:
+    """Own easyconfigs, with the sources and patches that lie beside them; what EasyBuild ships stays there.
+
+    Raises InputError for two files of one name.
+    """
+    folders = tuple(folders)
+    found: dict[str, bytes] = {}
+    origin: dict[str, Path] = {}
+    for module in modules:
+        path = Path(module.get("path") or "")
+        if not path.is_file() or not any(path.resolve().is_relative_to(folder) for folder in folders):
+            continue
+        for name in (path.name, *(module.get("sources") or ()), *(module.get("patches") or ())):
+            file = path.parent / name
+            if not file.is_file() or not file.resolve().is_relative_to(path.resolve().parent):
+                continue
+            data = file.read_bytes()
+            if found.setdefault(name, data) != data:
+                raise InputError(
+                    f"{file} and {origin[name]}: two files of one name, and the builder has one folder for both",
+                    hint="rename one of them",
+                )
+            origin.setdefault(name, file)
+    return dict(sorted(found.items()))
+
+
+def _lines(texts: Iterable[str]) -> bytes:
+    return "".join(f"{text}\n" for text in texts).encode()
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

@@ -1,0 +1,137 @@
+"""What a person gives EasyBuild: easyconfigs by name, path, folder or easystack, and what they need beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc3build.errors import InputError
+from hpc3build.recipe import Section, Settings, kind, line_of, read_yaml
+
+SUFFIX = ".eb"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+# NAME-VERSION…; a word without a version could be anything.
+_VERSIONED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*-(?:v?\d|system)[A-Za-z0-9_.+-]*")
+_EASYSTACK = re.compile(r"^easyconfigs[ \t]*:", re.MULTILINE)
+_LOOK_AT = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What EasyBuild is asked for.
+
+    ``easyconfigs`` are absolute paths, or names for EasyBuild to find; ``robot_paths`` the folders where it looks
+    before its own; ``easyblocks`` and ``hooks`` are the person's own Python files.
+    """
+
+    easyconfigs: tuple[str, ...]
+    robot_paths: tuple[Path, ...] = ()
+    easyblocks: tuple[Path, ...] = ()
+    hooks: Path | None = None
+
+
+def is_name(source: str) -> bool:
+    """Whether ``source`` reads like an easyconfig's name, with or without ``.eb``."""
+    return bool(_VERSIONED.fullmatch(source)) or (source.endswith(SUFFIX) and "/" not in source)
+
+
+def is_easystack(source: str) -> bool:
+    """A YAML file with ``easyconfigs:`` at its top level."""
+    path = Path(source)
+    try:
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return bool(_EASYSTACK.search(stream.read(_LOOK_AT).decode("utf-8", "replace")))
+    except OSError:
+        return False
+
+
+def sources_of(given: tuple[str, ...], settings: Settings) -> Sources:
+    """Raises InputError for what is not there, and for what cannot be carried."""
+    easyconfigs = tuple(dict.fromkeys(name for source in given for name in _expand(source)))
+    beside = (Path(name).parent for name in easyconfigs if Path(name).is_absolute())
+    named = (Path(folder).resolve() for text in settings.robot_paths for folder in text.split(":") if folder)
+    robot_paths = tuple(dict.fromkeys([*beside, *named]))
+    for folder in robot_paths:
+        if not folder.is_dir():
+            raise InputError(f"--robot-paths {folder}: no such folder")
+        if re.search(r"[:,\x00-\x1f]", str(folder)):
+            raise InputError(f"{str(folder)!r}: EasyBuild cannot have this folder among its paths", hint="rename it")
+    hooks = Path(settings.hooks).resolve() if settings.hooks else None
+    if hooks is not None and not hooks.is_file():
+        raise InputError(f"--hooks {settings.hooks}: no such file")
+    return Sources(
+        easyconfigs=easyconfigs,
+        robot_paths=robot_paths,
+        easyblocks=tuple(path for pattern in settings.include_easyblocks for path in _easyblocks(pattern)),
+        hooks=hooks,
+    )
+
+
+def _expand(source: str) -> Iterator[str]:
+    path = Path(source)
+    if is_easystack(source):
+        yield from _of_easystack(path)
+    elif path.is_dir():
+        yield from _of_folder(path)
+    elif path.is_file():
+        yield str(path.resolve())
+    elif "/" in source or not _NAME.fullmatch(source):
+        raise InputError(f"{source}: no such easyconfig")
+    else:
+        yield source
+
+
+def _of_folder(folder: Path) -> Iterator[str]:
+    """A folder means the easyconfigs named like it; the others are what these need."""
+    found = sorted(folder.resolve().glob(f"*{SUFFIX}"))
+    if len(found) > 1:
+        found = [name for name in found if name.name.lower().startswith(folder.resolve().name.lower())]
+    if not found:
+        raise InputError(f"{folder}: several easyconfigs, and none is named like the folder", hint="name the file")
+    yield from map(str, found)
+
+
+def _of_easystack(path: Path) -> Iterator[str]:
+    """The easyconfigs of an easystack, sought beside it first. Options of a single one cannot be carried."""
+    data = read_yaml(path)
+    listed = data["easyconfigs"]
+    if not isinstance(listed, list) or not listed:
+        raise InputError(f"{path}:{line_of(data, 'easyconfigs')}: easyconfigs: expected a list, found {kind(listed)}")
+    for position, item in enumerate(listed):
+        where = f"{path}:{line_of(listed, position)}"
+        name = item
+        if isinstance(item, dict) and len(item) == 1:
+            ((name, details),) = item.items()
+            options = Section(path, details, str(name), line_of(listed, position))
+            options.only(("options",))
+            if options.data.get("options"):
+                raise InputError(
+                    f"{where}: {name}: options of a single easyconfig cannot be carried into one image",
+                    hint="give them for the whole, as options of hpc3build or in hpc3build.yaml",
+                )
+        if not isinstance(name, str):
+            raise InputError(f"{where}: expected the name of an easyconfig, found {kind(name)}")
+        beside = path.parent / name
+        if beside.is_file():
+            yield str(beside.resolve())
+        elif "/" in name or not _NAME.fullmatch(name):
+            raise InputError(f"{where}: {name}: no such easyconfig")
+        else:
+            yield name
+
+
+def _easyblocks(pattern: str) -> Iterator[Path]:
+    """Files of ``--include-easyblocks``, which EasyBuild takes as a path or a pattern."""
+    path = Path(pattern)
+    found = [path] if path.is_file() else sorted(path.parent.glob(path.name)) if path.name else []
+    files = [file.resolve() for file in found if file.suffix == ".py" and file.is_file()]
+    if not files:
+        raise InputError(f"--include-easyblocks {pattern}: no such Python file")
+    for file in files:
+        if not re.fullmatch(r"[A-Za-z0-9_]+\.py", file.name) or re.search(r"[,*?\[]", str(file)):
+            raise InputError(f"--include-easyblocks {file}: not the name of a Python module")
+    yield from files

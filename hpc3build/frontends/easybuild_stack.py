@@ -1,0 +1,103 @@
+"""The resolver's document as a Stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from hpc3build.frontends import easybuild_flags as flags
+from hpc3build.frontends.easybuild_resolve import PINNED
+from hpc3build.stack import Dependency, Package, Stack, Toolchain, Variant
+
+
+def stack_of_closure(
+    closure: Mapping[str, Any], *, target: str | None = None, capabilities: str | None = None
+) -> Stack:
+    """The closure's modules and edges. Modules of the SYSTEM toolchain take no target.
+
+    ``target`` is what the build is given; ``native`` is decided in the builder, and so unknown here.
+    """
+    if target == flags.NATIVE:
+        target = None
+    modules = closure["modules"]
+    ids = {_identity(module): module["module"] for module in modules}
+    by_version = {(module["name"], _full(module)): module["module"] for module in modules}
+    roots = set(closure["roots"])
+    externals: dict[str, Package] = {}
+    packages = [_package(module, ids, by_version, externals, module["module"] in roots, target) for module in modules]
+    options = {"target": target, "cuda_compute_capabilities": capabilities}
+    return Stack(
+        manager="easybuild",
+        manager_version=closure.get("easybuild_version") or PINNED,
+        packages=(*packages, *externals.values()),
+        origin=", ".join(sorted(roots)),
+        options=MappingProxyType({name: value for name, value in options.items() if value}),
+    )
+
+
+def _full(module: Mapping[str, Any]) -> str:
+    return f"{module['version']}{module.get('versionsuffix') or ''}"
+
+
+def _identity(module: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    toolchain = module.get("toolchain") or {}
+    name = str(toolchain.get("name", "system")).lower()
+    version = "" if name == "system" else str(toolchain.get("version", ""))
+    return module["name"], _full(module), name, version
+
+
+def _package(
+    module: Mapping[str, Any],
+    ids: Mapping[tuple[str, str, str, str], str],
+    by_version: Mapping[tuple[str, str], str],
+    externals: dict[str, Package],
+    root: bool,
+    target: str | None,
+) -> Package:
+    edges = []
+    for kind, listed in (("run", module["deps"]), ("build", module["builddeps"])):
+        for dependency in listed:
+            leads_to = ids.get(_identity(dependency)) or by_version.get((dependency["name"], _full(dependency)))
+            if leads_to is None:
+                leads_to = f"{dependency['name']}/{_full(dependency)}"
+                externals[leads_to] = Package(
+                    id=leads_to,
+                    name=dependency["name"],
+                    version=dependency["version"],
+                    origin=f"external module {leads_to}",
+                    external=True,
+                )
+            edges.append(Dependency(package=leads_to, kinds=frozenset({kind})))
+    toolchain = module.get("toolchain") or {}
+    name, version = str(toolchain.get("name", "system")), str(toolchain.get("version", ""))
+    with_code = name.lower() != "system" and module.get("moduleclass") != "toolchain"
+    if name.lower() != "system" and (leads_to := by_version.get((name, version))):
+        edges.append(Dependency(package=leads_to, kinds=frozenset({"toolchain"})))
+    own, unmapped = flags.own_target(module) if with_code else (None, "")
+    return Package(
+        id=module["module"],
+        name=module["name"],
+        version=None if module["version"] == "system" else module["version"],
+        origin=module["easyconfig"],
+        target=(own or target) if with_code and not unmapped else None,
+        target_origin="the easyconfig's own optarch" if own else f"--target {target}" if target else "",
+        unmapped_flags=unmapped,
+        compiler=flags.compiler_of(module) if with_code else None,
+        variants=_variants(module),
+        dependencies=tuple(edges),
+        toolchain=Toolchain(
+            name=name,
+            version=version,
+            mpi_family=module.get("mpi_family"),
+            mpi_modules=tuple(module.get("mpi_module") or ()),
+        ),
+        capabilities=tuple(module.get("cuda_compute_capabilities") or ()) if root else (),
+        is_toolchain=module.get("moduleclass") == "toolchain",
+        root=root,
+    )
+
+
+def _variants(module: Mapping[str, Any]) -> Mapping[str, Variant]:
+    options = module.get("toolchainopts") or {}
+    return MappingProxyType({name: value for name, value in options.items() if isinstance(value, bool | str)})
