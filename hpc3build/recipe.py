@@ -33,8 +33,8 @@ class Settings:
     ``base`` is the image of both stages, ``target`` an archspec name, ``final_packages`` and ``build_packages`` are
     the base's package names, ``pins`` the releases of the tools in the builder, ``secrets`` the ids of build secrets,
     ``caches`` absolute paths kept between builds. ``concretize`` is lock, builder or host; for host, ``spack`` and
-    ``spack_config`` are folders, and ``environment`` the variables that Spack may see. ``cache`` is the folder of what need not be
-    worked out again.
+    ``spack_config`` are folders, and ``environment`` the variables that Spack may see. ``cache`` is the folder
+    of what need not be worked out again.
     """
 
     title: str | None = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from hpc3build.errors import Contradiction
-from hpc3build.facts import Conflict, Fact, Facts, Key, Source, cpu
+from hpc3build.facts import Conflict, Fact, Facts, Key, Source, cpu, cpu_flags
 from hpc3build.facts import vocabulary as voc
+from hpc3build.stack import Stack
 
 _VERSIONS = frozenset({voc.MPI_VERSION, voc.CUDA_VERSION, voc.ROCM_VERSION, voc.IMAGE_VERSION})
 _OPEN_LISTS = frozenset({voc.FRAMEWORK, voc.MPI_MODE})
@@ -52,12 +53,42 @@ def _same_digits(plan: str, found: str) -> bool:
     return common > 0 and one[:common] == other[:common]
 
 
-def reconcile(plan: Facts, found: Facts) -> Facts:
+def of_packages(plan: Stack | None, found: Stack | None) -> list[str]:
+    """Where the packages that are in an image are not those that were planned: each in words, with its flags.
+
+    Code for a lower target than the planned one is no contradiction, nor are flags that some release of the compiler
+    takes for the planned target and that archspec gives several targets.
+    """
+    if plan is None or found is None:
+        return []
+    told = []
+    for package in plan.counted:
+        there = found.by_id.get(package.id)
+        if there is None:
+            if plan.manager == "easybuild" and not package.external:
+                told.append(f"{package.id}: planned, and not in the image")
+        elif package.target is None:
+            continue
+        elif there.unmapped_flags and not cpu_flags.may_be_of(
+            package.target, there.unmapped_flags, there.compilers[0].split("@")[0] if there.compilers else "gcc"
+        ):
+            told.append(
+                f"{package.id}: planned for {package.target}, built with {there.unmapped_flags} ({there.origin})"
+            )
+        elif there.target and cpu.satisfies(package.target, there.target) is False:
+            flags = there.target_origin or there.origin
+            told.append(f"{package.id}: planned for {package.target}, built for {there.target} ({flags})")
+    return told
+
+
+def reconcile(plan: Facts, found: Facts, packages: Sequence[str] = ()) -> Facts:
     """The facts to write: the plan's, refined and completed by what was found.
 
-    Raises Contradiction naming key, plan and finding for every pair that cannot both hold.
+    ``packages`` are the contradictions of single packages. Raises Contradiction naming key, plan and finding for every
+    pair that cannot both hold.
     """
-    contradictions = [
+    contradictions = [*packages]
+    contradictions += [
         f"{key.name}: planned {plan[key].value} ({plan[key].evidence}), "
         f"found {found[key].value} ({found[key].evidence})"
         for key in plan

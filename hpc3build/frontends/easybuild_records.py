@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hpc3build.facts import cpu_flags, mpi
+from hpc3build.frontends import easybuild_flags
 from hpc3build.stack import Dependency, Package, Stack, Toolchain, Variant
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _RECORD = re.compile(
 _MODULE = re.compile(r"^.*/modules/all/(?P<name>[^/]+)/(?P<version>[^/]+?)(?:\.lua)?$")
 _REAL_VERSION = re.compile(r"""setenv\s*\(?\s*"?EBVERSION(\w+)"?\s*,?\s*["{]([^"}\n]*)["}]""")
 _CFLAGS = re.compile(r"""^export (?:CFLAGS|OPTFLAGS)=(['"]?)(.*)\1\s*$""", re.MULTILINE)
+# The compiler behind an MPI wrapper first.
+_CC = re.compile(r"""^export (CC|CC_SEQ)=(['"]?)(.*)\2\s*$""", re.MULTILINE)
 
 
 def wanted(path: str) -> int | None:
@@ -37,7 +40,7 @@ def wanted(path: str) -> int | None:
 def read_stack(files: ImageFiles) -> Stack | None:
     """One package for every module with a reprod easyconfig; None for an image without any."""
     easyconfigs = {}
-    flags: dict[str, tuple[str, str]] = {}
+    flags: dict[str, tuple[str, str, str]] = {}
     for path in sorted(files):
         if not (match := _RECORD.match(path)):
             continue
@@ -46,7 +49,7 @@ def read_stack(files: ImageFiles) -> Stack | None:
         if match["kind"] == "eb":
             easyconfigs[module] = (path, _assignments(text))
         elif found := _CFLAGS.search(text):
-            flags[module] = (path, found.group(2))
+            flags[module] = (path, found.group(2), _compiler(text))
     if not easyconfigs:
         return None
     real = _real_versions(files)
@@ -54,12 +57,26 @@ def read_stack(files: ImageFiles) -> Stack | None:
         module: _package(module, path, values, flags.get(module), real.get(module), set(easyconfigs))
         for module, (path, values) in easyconfigs.items()
     }
-    roots = _roots(files, packages)
+    record = _record(files)
+    roots = _roots(record, packages)
     finished = tuple(
         replace(package, root=module in roots, toolchain=_toolchain(package, packages))
         for module, package in packages.items()
     )
-    return Stack(manager="easybuild", manager_version=None, packages=finished, origin="EasyBuild records of the image")
+    capabilities = record.get("cuda_compute_capabilities")
+    return Stack(
+        manager="easybuild",
+        manager_version=None,
+        packages=finished,
+        origin="EasyBuild records of the image",
+        options=MappingProxyType({"cuda_compute_capabilities": capabilities} if isinstance(capabilities, str) else {}),
+    )
+
+
+def _compiler(text: str) -> str:
+    """Archspec's name of the compiler that a record's commands are of."""
+    commands = {name: command for name, _, command in _CC.findall(text)}
+    return easybuild_flags.of_command(commands.get("CC_SEQ") or commands.get("CC") or "gcc")
 
 
 def _assignments(text: str) -> dict[str, Any]:
@@ -91,7 +108,7 @@ def _package(
     module: str,
     path: str,
     values: Mapping[str, Any],
-    flags: tuple[str, str] | None,
+    flags: tuple[str, str, str] | None,
     real: str | None,
     modules: set[str],
 ) -> Package:
@@ -101,7 +118,7 @@ def _package(
         name, version = str(toolchain.get("name", "system")), str(toolchain.get("version", ""))
     target, flag, unmapped = None, "", ""
     if flags and name.lower() != "system":
-        target, flag = cpu_flags.target_of(flags[1])
+        target, flag = cpu_flags.target_of(flags[1], flags[2])
         unmapped = "" if target else flag
     given = values.get("version")
     edges = [
@@ -125,6 +142,7 @@ def _package(
         target=target,
         target_origin=f"{flags[0].rsplit('/', 1)[-1]}: {flag}" if flags and target else "",
         unmapped_flags=unmapped,
+        compilers=(flags[2],) if flags else (),
         variants=MappingProxyType(variants),
         dependencies=tuple(edges),
         toolchain=Toolchain(name=name, version=version),
@@ -184,13 +202,19 @@ def _real_versions(files: ImageFiles) -> dict[str, str]:
     return found
 
 
-def _roots(files: ImageFiles, packages: Mapping[str, Package]) -> set[str]:
-    record = files.get(ROOTS)
-    if record is not None:
-        try:
-            named = json.loads(record.data)["roots"]
-            return {str(name) for name in named} & set(packages)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass
+def _record(files: ImageFiles) -> Mapping[str, Any]:
+    """What our build wrote of itself; empty where another has built the image."""
+    found = files.get(ROOTS)
+    try:
+        record = json.loads(found.data) if found is not None else {}
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _roots(record: Mapping[str, Any], packages: Mapping[str, Package]) -> set[str]:
+    named = record.get("roots")
+    if isinstance(named, list):
+        return {name for name in named if isinstance(name, str)} & set(packages)
     reached = {edge.package for package in packages.values() for edge in package.dependencies}
     return {module for module, package in packages.items() if module not in reached and not package.is_toolchain}

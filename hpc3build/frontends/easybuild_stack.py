@@ -83,7 +83,7 @@ def _package(
         target=(own or target) if with_code and not unmapped else None,
         target_origin="the easyconfig's own optarch" if own else f"--target {target}" if target else "",
         unmapped_flags=unmapped,
-        compiler=flags.compiler_of(module) if with_code else None,
+        compilers=(flags.compiler_of(module),) if with_code else (),
         variants=_variants(module),
         dependencies=tuple(edges),
         toolchain=Toolchain(

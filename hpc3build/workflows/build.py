@@ -18,7 +18,7 @@ from hpc3build.environment import baked_environment
 from hpc3build.errors import Contradiction, InputError, ToolError
 from hpc3build.facts import Fact, Facts, Source, gather
 from hpc3build.facts import vocabulary as voc
-from hpc3build.facts.agreement import reconcile
+from hpc3build.facts.agreement import of_packages, reconcile
 from hpc3build.frontends.spack_fit import off_target
 from hpc3build.frontends.spack_manifest import ENVIRONMENT as ENVIRONMENT_OF_SPACK
 from hpc3build.reference import Reference
@@ -69,7 +69,7 @@ def build(
     with publish.readable(engine, image, target, runner) as (store, built):
         found = describe(store, built, labels=False)
         _check_target(planned, found)
-        facts = reconcile(plan, found.facts)
+        facts = reconcile(plan, found.facts, of_packages(planned.stack, found.stack))
         env = baked_environment(found.files, found.config.env)
         extra = [*_extra(planned, found, engine, epoch)]
         extra += prove(engine, image, found.manifest, found.config, env, runner)
@@ -160,7 +160,7 @@ def _locks(planned: Planned, found: Described) -> Iterator[tuple[str, bytes]]:
 def _easyconfigs(planned: Planned) -> bytes:
     """What an EasyBuild image was made from, as one text: its list of modules and its own easyconfigs."""
     names = sorted(name for name in planned.context.files if name.startswith("hpc3build/easybuild/"))
-    kept = [name for name in names if name.endswith((".eb", "keep.json", "options.txt"))]
+    kept = [name for name in names if name.endswith((".eb", "keep.json", "options.txt")) or "/own/" in name]
     return b"".join(name.encode() + b"\n" + planned.context.files[name] for name in kept)
 
 

@@ -18,8 +18,8 @@ from hpc3build.evidence.layers import SCAN, ImageFiles, Layer, Wanted, read_laye
 from hpc3build.facts import Fact, Facts, Note, Source, Statement, cpu, gather, subjects
 from hpc3build.facts import vocabulary as voc
 from hpc3build.frontends import frontends, spack_records
-from hpc3build.frontends.spack_json import MAX_BYTES
 from hpc3build.frontends.easybuild_sources import is_name
+from hpc3build.frontends.spack_json import MAX_BYTES
 from hpc3build.oci import ImageConfig, Manifest
 from hpc3build.recipe import Recipe, Settings, read_settings, read_text
 from hpc3build.reference import Reference, parse

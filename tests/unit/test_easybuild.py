@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from hpc3build.bases import find
 from hpc3build.errors import InputError, ToolError, ToolMissing
-from hpc3build.frontends import easybuild, easybuild_os, for_source
+from hpc3build.frontends import easybuild, for_source
 from hpc3build.frontends.easybuild import EasyBuildRecipe
 from hpc3build.frontends.easybuild_flags import compilers, optarch
 from hpc3build.frontends.easybuild_resolve import resolve

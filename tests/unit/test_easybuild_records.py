@@ -233,3 +233,23 @@ def test_any_text_is_read_in_a_moment_without_a_word(text: str | bytes, capfd: p
 )
 def test_what_is_asked_of_an_image(path: str, expected: bool) -> None:
     assert (wanted(path) is not None) is expected
+
+
+@pytest.mark.parametrize(
+    ("commands", "cflags", "target"),
+    [
+        ("export CC='mpicc'\nexport CC_SEQ='gcc'", "-march=core-avx2", "haswell"),
+        ("export CC='icx'", "-march=x86-64-v3 -mtune=generic", "x86_64_v3"),
+        ("export CC='mpicc'\nexport CC_SEQ='icc'", "-march=core-avx2 -mtune=core-avx2 -fma -mf16c", "x86_64_v3"),
+        ("export CC='icc'", "-xSSE2", "x86_64"),
+        ("export CC='nvc'", "-tp=px", "x86_64"),
+        ("export CC='nvc'", "-tp=zen4", "zen4"),
+        ("export CC='nvc'", "-tp=host", None),
+        ("export CC='clang'", "-march=znver4 -mtune=znver4", "zen4"),
+        ("export CC='fcc'", "-mcpu=generic -mtune=generic", "aarch64"),
+    ],
+)
+def test_flags_are_read_as_their_compilers(commands: str, cflags: str, target: str | None) -> None:
+    text = f"{commands}\nexport CFLAGS='-O2 {cflags}'\n"
+    package = only({"A/1.eb": easyconfig("A", "1", toolchain=FOSS), "A/1.env": text})
+    assert package.target == target

@@ -11,9 +11,10 @@ from hpc3build.evidence.image import Evidence
 from hpc3build.evidence.layers import ImageFiles
 from hpc3build.facts import Conflict, Fact, Facts, Key, Note, Source, gather
 from hpc3build.facts import vocabulary as voc
-from hpc3build.facts.agreement import agree, reconcile
+from hpc3build.facts.agreement import agree, of_packages, reconcile
 from hpc3build.facts.subjects import of_image, of_labels
-from tests.stacks import root, stack
+from hpc3build.stack import Stack
+from tests.stacks import eb, pkg, root, stack
 
 NOTHING = Evidence(files=ImageFiles({}))
 
@@ -186,3 +187,44 @@ def test_a_label_above_what_the_stack_says_is_a_conflict() -> None:
     joined = of_image(NOTHING, stack(root("a@1", target="x86_64")), {voc.CPU_VERSION.name: "zen3"})
     assert voc.CPU_VERSION not in joined
     assert {conflict.key for conflict in joined.conflicts} >= {voc.CPU_VERSION}
+
+
+# ---- package by package
+
+
+def planned(target: str | None) -> Stack:
+    return eb(root("A@1", "B", target=target), pkg("B@1", target=target), pkg("C@1", external=True))
+
+
+def built(**fields: object) -> Stack:
+    return eb(root("A@1", "B", target="x86_64_v3"), pkg("B@1", **{"target": "x86_64_v3", **fields}))
+
+
+@pytest.mark.parametrize(
+    ("plan", "fields", "words"),
+    [
+        ("x86_64_v3", {}, None),
+        ("zen3", {}, None),  # lower than planned
+        (None, {"target": None, "unmapped_flags": "-march=native"}, None),  # nothing was planned
+        ("x86_64_v3", {"target": None}, None),  # no code of its own
+        ("x86_64_v3", {"target": None, "unmapped_flags": "-march=native"}, ["B", "x86_64_v3", "-march=native"]),
+        ("x86_64_v3", {"target": "zen4", "target_origin": "B.env: -march=znver4"}, ["B", "zen4", "B.env: -march=znv"]),
+        # archspec gives several targets of oneAPI these flags, so they name none of them, and may be those of zen3.
+        ("zen3", {"target": None, "unmapped_flags": "-march=core-avx2", "compilers": ("oneapi",)}, None),
+        ("zen3", {"target": None, "unmapped_flags": "-march=core-avx2", "compilers": ("gcc",)}, ["B", "-march=core-avx2"]),
+    ],
+)
+def test_packages(plan: str | None, fields: dict[str, object], words: list[str] | None) -> None:
+    told = of_packages(planned(plan), built(**fields))
+    assert len(told) == (words is not None)
+    assert all(word in told[0] for word in words or ())
+
+
+def test_packages_that_are_not_there() -> None:
+    assert of_packages(planned("zen3"), eb(root("A@1", target="zen3"))) == ["B: planned, and not in the image"]
+    assert of_packages(None, eb(root("A@1"))) == of_packages(planned("zen3"), None) == []
+
+
+def test_a_contradiction_of_one_package_stops_the_build() -> None:
+    with pytest.raises(Contradiction, match=r"B: planned for x86_64_v3, built with -march=native"):
+        reconcile(Facts({}), Facts({}), ["B: planned for x86_64_v3, built with -march=native (B.env)"])
