@@ -85,6 +85,7 @@ def _parser(only: str = "") -> argparse.ArgumentParser:
         "inspect": _add_inspect,
         "check": _add_check,
         "spack-extension": _add_spack_extension,
+        "easybuild-hooks": _add_easybuild_hooks,
         **cli_host.ADDERS,
     }
     for add in [adders[only]] if only in adders else adders.values():
@@ -316,4 +317,22 @@ def _spack_extension(options: argparse.Namespace) -> int:
     from hpc3build.resources import spack_extension
 
     print(spack_extension())
+    return 0
+
+
+def _add_easybuild_hooks(commands: Any, common: argparse.ArgumentParser) -> None:
+    _command(
+        commands,
+        common,
+        "easybuild-hooks",
+        _easybuild_hooks,
+        'the file with which EasyBuild writes facts at the end of an installation, for eb --hooks="$(…)"',
+        "hpc3build easybuild-hooks",
+    )
+
+
+def _easybuild_hooks(options: argparse.Namespace) -> int:
+    from hpc3build.resources import easybuild_hooks
+
+    print(easybuild_hooks())
     return 0

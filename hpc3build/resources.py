@@ -18,3 +18,8 @@ def folder(name: str) -> Path:
 def spack_extension() -> str:
     """The folder for Spack's ``config:extensions``. Spack calls it too, where hpc3build is in its own Python."""
     return str(folder("plugins") / "spack-hpc3")
+
+
+def easybuild_hooks() -> Path:
+    """The file for ``eb --hooks``."""
+    return folder("plugins") / "easybuild" / "hooks.py"

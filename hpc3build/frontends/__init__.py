@@ -78,5 +78,7 @@ def for_source(source: str) -> Frontend[Any]:
             return frontend
     what = "no such file or folder" if not Path(source).exists() else "not a recipe"
     raise InputError(
-        f"{source}: {what}", hint="a recipe is a spack.yaml, a folder with one, .eb files, or the name of an easyconfig"
+        f"{source}: {what}",
+        hint="a recipe is a spack.yaml, a folder with one, easyconfigs (.eb files, or names like "
+        "GROMACS-2024.4-foss-2023b), or an easystack",
     )

@@ -31,6 +31,12 @@ class EasyBuildRecipe(Recipe):
     sources: Sources
     closure: Mapping[str, Any]
 
+    @property
+    def title(self) -> str:
+        """By R7 the root's name when there is one, else the folder's."""
+        names = [module["name"] for module in self.closure["modules"] if module["module"] in self.closure["roots"]]
+        return self.settings.title or (names[0] if len(names) == 1 else self.folder.name)
+
 
 def recognises(source: str) -> bool:
     """An .eb file, the name of one, an easystack, or a folder that holds easyconfigs and no Spack manifest."""

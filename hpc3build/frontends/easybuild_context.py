@@ -55,10 +55,10 @@ def context(plan: Plan) -> Context:
                 {*base.easybuild_packages} - {"lmod", "Lmod"}
                 | {*os_packages, *settings.build_packages, *(() if lmod.before else lmod.packages)}
             ),
-            "final_packages": [
-                *settings.final_packages,
-                *(lmod.packages if with_modules and not lmod.before else ()),
-            ],
+            "final_packages": sorted(
+                {*settings.final_packages, *easybuild_os.run_packages(plan.modules, base)}
+                | {*(lmod.packages if with_modules and not lmod.before else ())}
+            ),
             "lmod": lmod,
             "lmod_source": easybuild_os.LMOD_SOURCE,
             "with_modules": with_modules,

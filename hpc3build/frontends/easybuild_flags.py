@@ -80,6 +80,14 @@ def own_target(module: Mapping[str, Any]) -> tuple[str | None, str]:
     return target, "" if target else (flag or own)
 
 
+def built_target(module: Mapping[str, Any]) -> tuple[str | None, str]:
+    """The target of the flags that a module was really built with, where the hooks in plugins/ have written them."""
+    built = module.get("built") or {}
+    compiler = of_command(str(built.get("CC_SEQ") or built.get("CC") or "gcc"))
+    target, flag = cpu_flags.target_of(str(built.get("CFLAGS") or ""), compiler)
+    return target, "" if target else flag
+
+
 def compilers(modules: Iterable[Mapping[str, Any]], gcc_of_base: str) -> dict[str, dict[str, str]]:
     """By family: archspec's name of its compiler, and the lowest of its versions, whose flags all of them know.
 

@@ -31,6 +31,23 @@ _ROWS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("libmpich-dev", "mpich-devel"), "libmpich-dev", "mpich-devel"),
     (("zlib-devel", "zlib1g-dev"), "zlib1g-dev", "zlib-devel"),
 )
+#: What a program that was built with these needs where it runs. `openssl` brings the release's own libssl.
+_AT_RUN_TIME: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "libssl-dev": ("openssl",),
+        "openssl-devel": ("openssl-libs",),
+        "libibverbs-dev": ("ibverbs-providers", "libibverbs1", "librdmacm1"),
+        "rdma-core-devel": ("libibverbs", "librdmacm"),
+        "libpam0g-dev": ("libpam0g",),
+        "pam-devel": ("pam-libs",),
+        "libudev-dev": ("libudev1",),
+        "systemd-devel": ("systemd-libs",),
+        "libncurses-dev": ("libncurses6",),
+        "ncurses-devel": ("ncurses-libs",),
+        "zlib1g-dev": ("zlib1g",),
+        "zlib-devel": ("zlib",),
+    }
+)
 _NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {name: (apt, rpm) for names, apt, rpm in _ROWS for name in names}
 )
@@ -47,6 +64,12 @@ def packages(modules: Iterable[Mapping[str, Any]], base: Base) -> tuple[tuple[st
                 found.add(name := _one_of(alternatives, base))
                 known = known and name in alternatives
     return tuple(sorted(found)), known
+
+
+def run_packages(modules: Iterable[Mapping[str, Any]], base: Base) -> tuple[str, ...]:
+    """The OS packages that the run-time modules of a closure need in the final image, sorted."""
+    needed, _ = packages((module for module in modules if not module.get("builddep")), base)
+    return tuple(sorted({name for wanted in needed for name in _AT_RUN_TIME.get(wanted, ())}))
 
 
 def _one_of(alternatives: list[str], base: Base) -> str:

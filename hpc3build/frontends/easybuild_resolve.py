@@ -20,7 +20,8 @@ from hpc3build.run import Runner
 PINNED = "5.4.1"
 #: The script's own limit is shorter, and says what took so long.
 RESOLVE_SECONDS = 330
-_SCRIPTS = tuple(Path(__file__).with_name(f"easybuild_{name}.py") for name in ("closure", "cage", "problems"))
+_NAMES = ("closure", "cage", "modules", "problems")
+_SCRIPTS = tuple(Path(__file__).with_name(f"easybuild_{name}.py") for name in _NAMES)
 #: Nothing of the caller's environment. Modules are read as pip compiled them, which every user can.
 _CLEAN = MappingProxyType({"HOME": "/nonexistent", "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"})
 

@@ -86,12 +86,19 @@ def _expand(source: str) -> Iterator[str]:
 
 
 def _of_folder(folder: Path) -> Iterator[str]:
-    """A folder means the easyconfigs named like it; the others are what these need."""
+    """A folder means its only easyconfig, or those that are named like it; the others are what these need."""
     found = sorted(folder.resolve().glob(f"*{SUFFIX}"))
-    if len(found) > 1:
-        found = [name for name in found if name.name.lower().startswith(folder.resolve().name.lower())]
     if not found:
-        raise InputError(f"{folder}: several easyconfigs, and none is named like the folder", hint="name the file")
+        raise InputError(f"{folder}: no easyconfig in this folder", hint="its files end in .eb")
+    if len(found) > 1:
+        named = [name for name in found if name.name.lower().startswith(folder.resolve().name.lower())]
+        if not named:
+            several = ", ".join(name.name for name in found[:8]) + (", …" if len(found) > 8 else "")
+            raise InputError(
+                f"{folder}: several easyconfigs, and none is named like the folder: {several}",
+                hint="name those that are wanted; what they need is found beside them",
+            )
+        found = named
     yield from map(str, found)
 
 

@@ -11,6 +11,17 @@ from hpc3build.frontends.easybuild_resolve import PINNED
 from hpc3build.stack import Dependency, Package, Stack, Toolchain, Variant
 
 
+def is_closure(data: Any) -> bool:
+    """Whether ``data`` is a document of the resolver, or of EasyBuild's hooks in plugins/, in its outlines."""
+    needed = {"name", "version", "module", "easyconfig", "deps", "builddeps"}
+    return (
+        isinstance(data, Mapping)
+        and isinstance(data.get("roots"), list)
+        and isinstance(data.get("modules"), list)
+        and all(isinstance(module, Mapping) and needed <= set(module) for module in data["modules"])
+    )
+
+
 def stack_of_closure(
     closure: Mapping[str, Any], *, target: str | None = None, capabilities: str | None = None
 ) -> Stack:
@@ -26,6 +37,7 @@ def stack_of_closure(
     roots = set(closure["roots"])
     externals: dict[str, Package] = {}
     packages = [_package(module, ids, by_version, externals, module["module"] in roots, target) for module in modules]
+    capabilities = capabilities or _capabilities_of(closure)
     options = {"target": target, "cuda_compute_capabilities": capabilities}
     return Stack(
         manager="easybuild",
@@ -34,6 +46,12 @@ def stack_of_closure(
         origin=", ".join(sorted(roots)),
         options=MappingProxyType({name: value for name, value in options.items() if value}),
     )
+
+
+def _capabilities_of(closure: Mapping[str, Any]) -> str | None:
+    """What eb itself was told, in the document of the hooks; the resolver is told nothing."""
+    told = (closure.get("easybuild_options") or {}).get("cuda_compute_capabilities")
+    return ",".join(map(str, told)) if isinstance(told, list) and told else None
 
 
 def _full(module: Mapping[str, Any]) -> str:
@@ -75,13 +93,17 @@ def _package(
     if name.lower() != "system" and (leads_to := by_version.get((name, version))):
         edges.append(Dependency(package=leads_to, kinds=frozenset({"toolchain"})))
     own, unmapped = flags.own_target(module) if with_code else (None, "")
+    decided = "the easyconfig's own optarch" if own else f"--target {target}" if target else ""
+    if with_code and module.get("built"):
+        own, unmapped = flags.built_target(module)
+        decided = f"built with {module['built'].get('CFLAGS', '')}"
     return Package(
         id=module["module"],
         name=module["name"],
         version=None if module["version"] == "system" else module["version"],
         origin=module["easyconfig"],
         target=(own or target) if with_code and not unmapped else None,
-        target_origin="the easyconfig's own optarch" if own else f"--target {target}" if target else "",
+        target_origin=decided,
         unmapped_flags=unmapped,
         compilers=(flags.compiler_of(module),) if with_code else (),
         variants=_variants(module),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,9 +16,9 @@ from hpc3build.evidence import applications, loader, packages, profile
 from hpc3build.evidence.binary import Binary, read_binary
 from hpc3build.evidence.image import Evidence
 from hpc3build.evidence.layers import SCAN, ImageFiles, Layer, Wanted, read_layers
-from hpc3build.facts import Fact, Facts, Note, Source, Statement, cpu, gather, subjects
+from hpc3build.facts import Fact, Facts, Note, Source, Statement, cpu, document, gather, subjects
 from hpc3build.facts import vocabulary as voc
-from hpc3build.frontends import frontends, spack_records
+from hpc3build.frontends import easybuild_stack, frontends, spack_records
 from hpc3build.frontends.easybuild_sources import is_name
 from hpc3build.frontends.spack_json import MAX_BYTES
 from hpc3build.oci import ImageConfig, Manifest
@@ -47,7 +48,13 @@ class Described:
 
 
 def facts_of(source: str, settings: Settings, runner: Runner, access: Access | None = None) -> tuple[str, Facts]:
-    """The subject's name and its facts. ``source`` is a recipe, a JSON file of Spack's, or an image reference."""
+    """The subject's name and its facts.
+
+    ``source`` is a recipe, a JSON file of Spack's, an image reference, a document of ``facts --json``, or what the
+    hooks of EasyBuild leave.
+    """
+    if (known := _facts_of_json(Path(source))) is not None:
+        return source, known
     asked_anew = settings.concretize not in (None, "lock")
     if (file := _concrete(Path(source), lock_beside=not asked_anew)) is not None:
         return source, facts_of_concrete(file, settings)
@@ -57,6 +64,21 @@ def facts_of(source: str, settings: Settings, runner: Runner, access: Access | N
     reference = parse(source)
     with open_store(reference, runner, access) as store:
         return str(reference), describe(store, reference).facts
+
+
+def _facts_of_json(path: Path) -> Facts | None:
+    """The facts in a JSON document of ours; None for any other file, which says itself what is wrong with it."""
+    if path.suffix not in (".json", ".closure") or not path.is_file():
+        return None
+    try:
+        data = json.loads(read_text(path, MAX_BYTES, "JSON"))
+    except (ValueError, RecursionError):
+        return None
+    if document.is_document(data):
+        return document.read(data, str(path))
+    if easybuild_stack.is_closure(data):
+        return subjects.of_stack(easybuild_stack.stack_of_closure(data), folder=path.resolve().parent.name)
+    return None
 
 
 def _concrete(path: Path, *, lock_beside: bool) -> Path | None:
