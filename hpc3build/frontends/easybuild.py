@@ -12,7 +12,7 @@ from hpc3build.errors import InputError
 from hpc3build.facts import cpu
 from hpc3build.frontends import Context, easybuild_context, easybuild_flags, easybuild_records
 from hpc3build.frontends.easybuild_resolve import resolve
-from hpc3build.frontends.easybuild_sources import Sources, is_easystack, is_name, sources_of
+from hpc3build.frontends.easybuild_sources import EASYSTACK, Sources, is_easystack, is_name, sources_of
 from hpc3build.frontends.easybuild_stack import stack_of_closure
 from hpc3build.recipe import Recipe, Settings, read_settings
 from hpc3build.run import Runner
@@ -42,7 +42,8 @@ def recognises(source: str) -> bool:
     """An .eb file, the name of one, an easystack, or a folder that holds easyconfigs and no Spack manifest."""
     path = Path(source)
     if path.is_dir():
-        return any(path.glob("*.eb")) and not any((path / name).exists() for name in ("spack.yaml", "spack.lock"))
+        ours = (path / EASYSTACK).is_file() or any(path.glob("*.eb"))
+        return ours and not any((path / name).exists() for name in ("spack.yaml", "spack.lock"))
     return path.suffix == ".eb" or is_easystack(source) or (is_name(source) and not path.exists())
 
 

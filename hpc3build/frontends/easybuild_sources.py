@@ -11,6 +11,8 @@ from hpc3build.errors import InputError
 from hpc3build.recipe import Section, Settings, kind, line_of, read_yaml
 
 SUFFIX = ".eb"
+#: In a folder this says what is wanted of it.
+EASYSTACK = "easystack.yaml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 # NAME-VERSION…; a word without a version could be anything.
 _VERSIONED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*-(?:v?\d|system)[A-Za-z0-9_.+-]*")
@@ -86,7 +88,10 @@ def _expand(source: str) -> Iterator[str]:
 
 
 def _of_folder(folder: Path) -> Iterator[str]:
-    """A folder means its only easyconfig, or those that are named like it; the others are what these need."""
+    """A folder means its easystack, its only easyconfig, or those named like it; the others are what these need."""
+    if (folder / EASYSTACK).is_file():
+        yield from _of_easystack(folder / EASYSTACK)
+        return
     found = sorted(folder.resolve().glob(f"*{SUFFIX}"))
     if not found:
         raise InputError(f"{folder}: no easyconfig in this folder", hint="its files end in .eb")
@@ -105,7 +110,7 @@ def _of_folder(folder: Path) -> Iterator[str]:
 def _of_easystack(path: Path) -> Iterator[str]:
     """The easyconfigs of an easystack, sought beside it first. Options of a single one cannot be carried."""
     data = read_yaml(path)
-    listed = data["easyconfigs"]
+    listed = data.get("easyconfigs")
     if not isinstance(listed, list) or not listed:
         raise InputError(f"{path}:{line_of(data, 'easyconfigs')}: easyconfigs: expected a list, found {kind(listed)}")
     for position, item in enumerate(listed):

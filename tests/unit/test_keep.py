@@ -136,3 +136,100 @@ def test_symbolic_links(tmp_path: Path) -> None:
     assert (software / "GCCcore/13/lib64/libgomp.so.2").resolve().name == "libgomp.so.1"
     assert (software / "app/1.0-gompi/lib64").is_symlink()
     assert not (software / "GCCcore/13/bin").exists()
+
+
+def test_a_compiler_that_was_asked_for_stays_whole(tmp_path: Path) -> None:
+    build, prefix = tree(tmp_path)
+    change_record(build, roots=["GCCcore/13"])
+    keep(build, prefix, tmp_path / "root")
+    assert (prefix / "software/GCCcore/13/bin/gcc").exists()
+
+
+def test_compilers_may_stay(tmp_path: Path) -> None:
+    build, prefix = tree(tmp_path)
+    change_record(build, keep_compilers=True)
+    keep(build, prefix, tmp_path / "root")
+    assert (prefix / "software/GCCcore/13/bin/gcc").exists() and not (prefix / "software/M4").exists()
+
+
+def test_modules_for_login_shells(tmp_path: Path) -> None:
+    build, prefix = tree(tmp_path)
+    change_record(build, load_modules=True)
+    keep(build, prefix, tmp_path / "root")
+    script = tmp_path / "root/etc/profile.d/z11_hpc3build_modules.sh"
+    assert script.stat().st_mode & 0o777 == 0o644
+    # A stand-in for Lmod, which may not be installed here.
+    text = 'module() { echo "module $*" >&3; }\n' + script.read_text().replace("/lmod/init/bash", "/nowhere")
+    for options in ("-c", "-euc"):
+        shell = ["bash", "--noprofile", "--norc", options, f"exec 3>&1; {text}\n{text}\nset -o | grep -c nounset"]
+        done = subprocess.run(shell, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+    subprocess.run(["sh", "-eu", "-c", script.read_text()], check=True)
+    assert f"module use {prefix}/modules/all" in script.read_text() and "'app/1.0-gompi'" in script.read_text()
+
+
+def test_the_builders_cpu_is_kept_for_evidence(tmp_path: Path) -> None:
+    build, prefix = tree(tmp_path)
+    (build / "native").mkdir()
+    (build / "native/target.json").write_text('{"target": "zen4"}')
+    keep(build, prefix, tmp_path / "root")
+    assert json.loads((tmp_path / "root/opt/hpc3build/easybuild.json").read_text())["native"] == {"target": "zen4"}
+
+
+def change_record(build: Path, **fields: object) -> None:
+    record = json.loads((build / "keep.json").read_text())
+    (build / "keep.json").write_text(json.dumps({**record, **fields}))
+
+
+# ---- parts.py
+
+
+def lay_out(tmp_path: Path, name: str = "parts") -> Path:
+    build, prefix = tree(tmp_path)
+    record = json.loads((build / "keep.json").read_text())
+    for entry in record["modules"]:
+        entry["part"] = "application" if entry["name"] == "app" else "toolchain"
+    change_record(build, modules=record["modules"], parts=["toolchain", "dependencies", "application"])
+    keep(build, prefix, tmp_path / "root")
+    (prefix / "software/app/1.0-gompi/other").hardlink_to(prefix / "software/app/1.0-gompi/bin/app")
+    shutil.copy(SCRIPT.with_name("parts.py"), build)
+    subprocess.run([sys.executable, "-W", "error", build / "parts.py", prefix, tmp_path / name], check=True)
+    return tmp_path / name
+
+
+def test_parts(tmp_path: Path) -> None:
+    target = lay_out(tmp_path)
+    prefix = str(tmp_path / "eb")
+    assert {path.name for path in target.iterdir()} == {"toolchain", "dependencies", "application"}
+    application, toolchain = Path(f"{target}/application{prefix}"), Path(f"{target}/toolchain{prefix}")
+    assert {path.name for path in (application / "software").iterdir()} == {"app"}
+    assert {path.name for path in (toolchain / "software").iterdir()} == {name.split("/")[0] for name in KEPT} - {"app"}
+    assert (application / "modules/all/app").is_dir() and not (toolchain / "modules").exists()
+    names = [application / "software/app/1.0-gompi" / name for name in ("other", "bin/app")]
+    assert names[0].stat().st_ino == names[1].stat().st_ino, "hard links stay"
+    made = [application, application / "software", toolchain / "software", target / "dependencies"]
+    assert {path.stat().st_mtime for path in made} == {0.0}, "a part that did not change is the same layer again"
+
+
+# ---- native.py
+
+
+@pytest.mark.parametrize(
+    ("compilers", "target", "option"),
+    [
+        ({"GCC": {"compiler": "gcc", "version": "13.2.0"}}, "zen4", "--optarch=GCC:-march=znver4 -mtune=znver4"),
+        # The nearest target that all compilers know.
+        ({"GCC": {"compiler": "gcc", "version": "4.9.4"}}, "x86_64_v3", "--optarch=GCC:-march=x86-64 "),
+        ({"NVHPC": {"compiler": "nvhpc", "version": "25.9"}}, "zen4", "--optarch=NVHPC:-tp=zen4"),
+        ({}, "zen4", "--optarch=GENERIC"),
+    ],
+)
+def test_native(tmp_path: Path, compilers: dict[str, dict[str, str]], target: str, option: str) -> None:
+    (tmp_path / "native").mkdir()
+    (tmp_path / "native/compilers.json").write_text(json.dumps(compilers))
+    shutil.copy(SCRIPT.with_name("native.py"), tmp_path)
+    code = "import archspec.cpu, runpy, sys; archspec.cpu.host = lambda: archspec.cpu.TARGETS['zen4']; "
+    code += "runpy.run_path(sys.argv[1], run_name='__main__')"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "native.py"], check=True, capture_output=True)
+    assert (tmp_path / "native/options.txt").read_text().startswith(option)
+    assert json.loads((tmp_path / "native/target.json").read_text())["target"] == target
