@@ -25,7 +25,9 @@ _FOR_SPACK = frozenset(
 
 def add_recipe(parser: argparse.ArgumentParser, *, building: bool) -> None:
     """Options of recipes; those that only ``building`` needs are left out elsewhere."""
-    parser.add_argument("--target", metavar="T", help="CPU target, an archspec name (x86_64_v3, zen3)")
+    parser.add_argument(
+        "--target", metavar="T", help="CPU target, an archspec name (x86_64_v3, zen3); for EasyBuild also native"
+    )
     parser.add_argument("--cuda-compute-capabilities", metavar="C", help="for EasyBuild, as 8.0,9.0")
     parser.add_argument("--title", help="title of the image")
     _add_concretize(parser)
@@ -132,9 +134,7 @@ def settings(options: argparse.Namespace) -> Any:
     lists = {name: tuple(getattr(options, name, ())) for name in ("host_provided", "robot_paths", "include_easyblocks")}
     accepted = tuple(name for text in getattr(options, "accept_eula_for", ()) for name in text.split(",") if name)
     seen = {name: value for name, value in os.environ.items() if name in _FOR_SPACK and value}
-    return Settings().overridden(
-        **given, **lists, accept_eula_for=accepted, environment=seen, cache=_cache(options)
-    )
+    return Settings().overridden(**given, **lists, accept_eula_for=accepted, environment=seen, cache=_cache(options))
 
 
 def runner(options: argparse.Namespace) -> Any:

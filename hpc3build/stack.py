@@ -78,7 +78,8 @@ class Stack:
     """What the package manager decided.
 
     ``manager`` is ``spack`` or ``easybuild``; ``origin`` names the file or image it was read from; ``options`` are
-    the settings of the whole build (``cuda_compute_capabilities``, ``optarch``). ``virtual_edges`` says whether edges
+    the settings of the whole build (``target``, ``native``, ``cuda_compute_capabilities``).
+    ``virtual_edges`` says whether edges
     name the virtuals they stand for (Spack's lock version 5 on), so that providers need not be guessed by name.
     """
 

@@ -90,6 +90,8 @@ def from_stack(stack: Stack) -> Iterator[Statement]:
         yield from facts_of(top[0], Source.STACK, _evidence(by_target[top[0]]))
     elif target := stack.options.get("target"):
         yield from facts_of(target, Source.STACK, f"the build is for --target {target}")
+    elif stack.options.get("native"):
+        yield Note(voc.CPU_VERSION, "native is decided by archspec in the builder: known after the build", stack.origin)
 
 
 def _evidence(packages: list[Package]) -> str:

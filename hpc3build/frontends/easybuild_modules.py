@@ -1,6 +1,6 @@
 """EasyBuild's parsed and ordered easyconfigs as the document that hpc3build reads.
 
-Part of the script easybuild_closure.py, and of the hooks in hpc3build/plugins: standard library and EasyBuild only.
+Part of the script easybuild_closure.py, and of the hooks in plugins/: standard library and EasyBuild only.
 """
 
 from __future__ import annotations

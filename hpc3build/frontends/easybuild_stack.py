@@ -29,7 +29,8 @@ def stack_of_closure(
 
     ``target`` is what the build is given; ``native`` is decided in the builder, and so unknown here.
     """
-    if target == flags.NATIVE:
+    native = target == flags.NATIVE
+    if native:
         target = None
     modules = closure["modules"]
     ids = {_identity(module): module["module"] for module in modules}
@@ -38,7 +39,7 @@ def stack_of_closure(
     externals: dict[str, Package] = {}
     packages = [_package(module, ids, by_version, externals, module["module"] in roots, target) for module in modules]
     capabilities = capabilities or _capabilities_of(closure)
-    options = {"target": target, "cuda_compute_capabilities": capabilities}
+    options = {"target": target, "cuda_compute_capabilities": capabilities, "native": "true" if native else None}
     return Stack(
         manager="easybuild",
         manager_version=closure.get("easybuild_version") or PINNED,

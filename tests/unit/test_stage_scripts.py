@@ -302,18 +302,22 @@ def test_site_with_secrets(shell: str, tmp_path: Path) -> None:
 def test_install_gives_easybuild_a_clean_environment(tmp_path: Path) -> None:
     build, tools, work = tmp_path / "build", tmp_path / "tools", tmp_path / "work"
     (tools / "bin").mkdir(parents=True)
-    build.mkdir()
+    for folder in ("toolchain/easyconfigs", "application", "own/easyblocks/generic", "native"):
+        (build / folder).mkdir(parents=True)
+    for file in ("own/hooks.py", "own/easyblocks/b.py", "own/easyblocks/generic/a.py"):
+        (build / file).write_text("")
+    (build / "native/options.txt").write_text("--optarch=GCC:-march=znver4\n")
     text = (SCRIPTS / "easybuild/install.sh").read_text()
     text = text.replace("/opt/hpc3build/tools", str(tools)).replace("/opt/hpc3build/work", str(work))
     (build / "install.sh").write_text(text)
-    (build / "easyconfigs.txt").write_text("a b.eb\nc$(id).eb\n")
+    (build / "application/easyconfigs.txt").write_text("a b.eb\nc$(id).eb\n")
     (build / "options.txt").write_text("--optarch=GCC:march=x86-64-v3 -mtune=x\n")
     (tools / "bin/eb").write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >{tmp_path}/argv\nenv -0 >{tmp_path}/env\n')
     (tools / "bin/eb").chmod(0o755)
     kept = {"https_proxy": "http://p:1 x", "NO_PROXY": "a,b", "SSL_CERT_FILE": "/ca"}
     leaked = {"SECRET_TOKEN": "s", "PIP_INDEX_URL": "u", "PYTHONPATH": "/x", "EASYBUILD_PREFIX": "/y", "BASH_ENV": "/z"}
     subprocess.run(
-        ["/bin/bash", build / "install.sh", "/opt/easybuild"],
+        ["/bin/bash", build / "install.sh", "/opt/easybuild", "application"],
         env={"PATH": PATH, "HOME": "/root", "USER": "root", "http_proxy": "", **kept, **leaked},
         check=True,
         capture_output=True,
@@ -324,4 +328,25 @@ def test_install_gives_easybuild_a_clean_environment(tmp_path: Path) -> None:
     argv = (tmp_path / "argv").read_text().split("\0")[:-1]
     assert argv[:3] == ["a b.eb", "c$(id).eb", "--optarch=GCC:march=x86-64-v3 -mtune=x"]
     assert "--installpath=/opt/easybuild" in argv and "--ignoreconfigfiles=" in argv
-    assert (work / "sources").is_dir()
+    robot = f"{build}/toolchain/easyconfigs"
+    assert f"--robot-paths={robot}:" in argv and f"--sourcepath=/opt/hpc3build/sources:{robot}" in argv
+    assert f"--hooks={build}/own/hooks.py" in argv and "--optarch=GCC:-march=znver4" in argv
+    blocks = f"{build}/own/easyblocks"
+    assert f"--include-easyblocks={blocks}/b.py,{blocks}/generic/a.py" in argv
+
+
+def test_install_without_any_own_file(tmp_path: Path) -> None:
+    build, tools = tmp_path / "build", tmp_path / "tools"
+    (tools / "bin").mkdir(parents=True)
+    (build / "application").mkdir(parents=True)
+    text = (SCRIPTS / "easybuild/install.sh").read_text().replace("/opt/hpc3build/tools", str(tools))
+    (build / "install.sh").write_text(text)
+    (build / "application/easyconfigs.txt").write_text("a.eb\n")
+    (build / "options.txt").write_text("")
+    (tools / "bin/eb").write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >{tmp_path}/argv\nexit 3\n')
+    (tools / "bin/eb").chmod(0o755)
+    argv = ["/bin/bash", build / "install.sh", "/opt/easybuild", "application"]
+    done = subprocess.run(argv, env={"PATH": PATH}, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+    given = (tmp_path / "argv").read_text()
+    assert not [name for name in ("--robot-paths", "--hooks", "--include-easyblocks") if name in given]
