@@ -38,7 +38,7 @@ RECORDED = {
 _COUNT = itertools.count()
 
 
-def jobs(name: str, plain: bool) -> dict[str, Callable[[], Run]]:
+def jobs(name: str) -> dict[str, Callable[[], Run]]:
     """Each gives the annotation another value, so that there is always something to write."""
 
     def value() -> str:
@@ -80,7 +80,7 @@ def main() -> None:
         config.write_text(json.dumps({"hosts": {proxy.host: {"tls": "disabled"}}}))
         os.environ["REGCTL_CONFIG"] = str(config)
         push(folder / "layout", image, f"{host}/bench/app:1")
-        tools = jobs(name, True)
+        tools = jobs(name)
         counted = {}
         for tool, job in tools.items():
             job()  # the configuration of crane's is there from now on

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from timing import HPC3BUILD, ROOT, command, in_turns, print_table
+from measure import HPC3BUILD, ROOT, in_turn, run, show_ratios
 
 
 def large_lock(nodes: int) -> dict[str, Any]:
@@ -51,13 +51,14 @@ def main() -> None:
         lock.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
         counts = f"{len(document['concrete_specs'])} nodes, {len(document['roots'])} roots"
         print(f"{counts}, {lock.stat().st_size / 1e6:.2f} MB")
-        parse = "import json, sys; json.load(open(sys.argv[1]))"
-        calls = {
-            "python: nothing": command([sys.executable, "-c", "pass"]),
-            "python: json.load": command([sys.executable, "-c", parse, lock]),
-            "hpc3build facts": command([*HPC3BUILD, "facts", lock, "--json"]),
+        parse = [sys.executable, "-c", "import json, sys; json.load(open(sys.argv[1]))", lock]
+        jobs = {
+            "python: nothing": lambda: run([sys.executable, "-c", "pass"]),
+            "python: json.load": lambda: run(parse),
+            "hpc3build facts": lambda: run([*HPC3BUILD, "facts", lock, "--json"], PYTHONDONTWRITEBYTECODE=""),
         }
-        print_table(in_turns(calls, options.runs), "hpc3build facts")
+        in_turn(jobs, 1)
+        show_ratios(in_turn(jobs, options.runs), "hpc3build facts")
 
 
 if __name__ == "__main__":

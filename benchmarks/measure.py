@@ -18,19 +18,19 @@ HPC3BUILD = (sys.executable, "-m", "hpc3build")
 
 @dataclass(frozen=True)
 class Run:
-    """One process: wall seconds, peak resident memory in MB, exit status."""
+    """One process: wall seconds, of these on the CPU, and peak resident memory in MB (this program's own at least)."""
 
     seconds: float
+    cpu: float
     megabytes: float
-    status: int
 
 
-def run(argv: Sequence[str | os.PathLike[str]], *, check: bool = True, **env: str) -> Run:
+def run(argv: Sequence[str | os.PathLike[str]], *, cwd: Path = ROOT, **env: str) -> Run:
     """Run a command without its output. Raises SystemExit with its last lines when it fails."""
     began = time.monotonic()
     with subprocess.Popen(
         [os.fspath(part) for part in argv],
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, **env},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -40,9 +40,9 @@ def run(argv: Sequence[str | os.PathLike[str]], *, check: bool = True, **env: st
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - began
-    if check and process.returncode:
+    if process.returncode:
         raise SystemExit(f"{argv[0]} ended with {process.returncode}: {said[-500:]}")
-    return Run(seconds, usage.ru_maxrss / 1024, process.returncode)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def in_turn(jobs: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
@@ -78,3 +78,15 @@ def show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
         if number == 0:
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+
+
+def show_ratios(found: Mapping[str, Sequence[Run]], peer: str, **more: Mapping[str, str]) -> None:
+    """Medians, and how many times less than ``peer`` each takes: by the clock, and of processors, which no other work
+    on the machine lengthens. ``more`` are further columns, each by the rows' names."""
+    rows = []
+    base = median(found[peer]), statistics.median(run.cpu for run in found[peer])
+    for name, runs in found.items():
+        mine = median(runs), statistics.median(run.cpu for run in runs)
+        figures = [f"{mine[0]:.3f}", f"{base[0] / mine[0]:.1f}x", f"{mine[1]:.3f}", f"{base[1] / mine[1]:.1f}x"]
+        rows.append([name, *figures, *(column[name] for column in more.values())])
+    show(["", "clock s", "ratio", "processor s", "ratio", *more], rows)

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from timing import HPC3BUILD, ROOT, command, in_turns, print_table
+from measure import HPC3BUILD, ROOT, in_turn, run, show_ratios
 
 RECIPE = ROOT / "recipes" / "gromacs-cuda"
 
@@ -33,13 +33,15 @@ def main() -> None:
         theirs = re.sub(r"^    extra_instructions:\n(?:      .*\n)+", "", text, flags=re.MULTILINE)
         (Path(folder) / "environment" / "spack.yaml").write_text(theirs, encoding="utf-8")
         own = {"SPACK_USER_CONFIG_PATH": f"{folder}/user", "SPACK_SYSTEM_CONFIG_PATH": f"{folder}/system"}
+        own["PYTHONDONTWRITEBYTECODE"] = ""  # installed programs have theirs
         inside = Path(folder) / "environment"
-        calls = {
-            "spack containerize": command([spack, "containerize"], cwd=inside, **own),
-            "spack --version": command([spack, "--version"], cwd=inside, **own),
-            "hpc3build render": command([*HPC3BUILD, "render", RECIPE]),
+        jobs = {
+            "spack containerize": lambda: run([spack, "containerize"], cwd=inside, **own),
+            "spack --version": lambda: run([spack, "--version"], **own),
+            "hpc3build render": lambda: run([*HPC3BUILD, "render", RECIPE], PYTHONDONTWRITEBYTECODE=""),
         }
-        print_table(in_turns(calls, options.runs), "spack containerize")
+        in_turn(jobs, 1)
+        show_ratios(in_turn(jobs, options.runs), "spack containerize")
 
 
 if __name__ == "__main__":

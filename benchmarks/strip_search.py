@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import runpy
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from timing import ROOT, Spent, in_turns, print_table
+from measure import ROOT, Run, in_turn, show_ratios
 
 STRIP = ROOT / "containerfiles" / "hpc3build" / "strip.py"
 #: As it stands in the Dockerfiles that were published (its last steps, awk and strip, follow the search).
@@ -43,6 +46,12 @@ def by_first_bytes(top: Path) -> set[str]:
     return set(found.values())
 
 
+def processor() -> float:
+    """Seconds of processors so far, of this process and of its children."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tree", nargs="?", default="/usr", type=Path, metavar="DIR")
@@ -51,27 +60,36 @@ def main() -> None:
     top = options.tree.resolve()
     if shutil.which("file") is None:
         parser.error("the command file is missing: apt-get install file")
-    search: Callable[[list[str]], tuple[list[object], object]] = runpy.run_path(str(STRIP))["search"]
+    search: Callable[[list[str]], tuple[list[Any], object]] = runpy.run_path(str(STRIP))["search"]
     sets: dict[str, set[str]] = {}
 
-    def pipeline() -> None:
+    def timed(name: str, look: Callable[[], set[str]]) -> Callable[[], Run]:
+        def job() -> Run:
+            before, began = processor(), time.monotonic()
+            sets[name] = look()
+            return Run(time.monotonic() - began, processor() - before, 0)
+
+        return job
+
+    def pipeline() -> set[str]:
         done = subprocess.run(["sh", "-c", PIPELINE, "sh", top], capture_output=True, text=True, check=False)
-        sets["find | file | grep"] = set(done.stdout.splitlines())
+        return set(done.stdout.splitlines())
 
-    def ours() -> None:
-        found, _ = search([str(top)])
-        sets["strip.py"] = {name for file in found for name in file.names}  # type: ignore[attr-defined]
+    def ours() -> set[str]:
+        return {name for file in search([str(top)])[0] for name in file.names}
 
-    spent: dict[str, list[Spent]] = in_turns({"find | file | grep": pipeline, "strip.py": ours}, options.runs)
+    jobs = {"find, file, grep": timed("find, file, grep", pipeline), "strip.py": timed("strip.py", ours)}
+    in_turn({"strip.py": jobs["strip.py"]}, 1)
+    found_in = in_turn(jobs, options.runs)
     there = by_first_bytes(top)
     inodes = {Path(name).stat().st_ino for name in there}
-    notes = {}
+    missed = {}
     for name, found in sets.items():
         has = {Path(path).stat().st_ino for path in found if Path(path).exists()}
-        notes[name] = f"missed {len(inodes - has)} of {len(there)}"
+        missed[name] = f"{len(inodes - has)} of {len(there)}"
     files = sum(len(names) for _, _, names in os.walk(top))
     print(f"{top}: {files} files, {len(there)} ELF files and static archives")
-    print_table(spent, "find | file | grep", notes)
+    show_ratios(found_in, "find, file, grep", missed=missed)
 
 
 if __name__ == "__main__":

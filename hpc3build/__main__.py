@@ -13,11 +13,13 @@ def main() -> int:
     if sys.argv[1:] == ["--version"]:
         print(f"hpc3build {__version__}")
         return 0
-    # An eighth of a short command is the collector walking modules that stay; what is left then is reclaimed as well.
-    gc.set_threshold(100_000)
+    # An eighth of a short command would be the collector walking modules that stay; cycles of more objects are found.
+    gc.set_threshold(300_000)
     from hpc3build.cli import main as command_line
 
-    return command_line()
+    status = command_line()
+    gc.freeze()  # what is left goes with the process: nothing to look through at its end
+    return status
 
 
 if __name__ == "__main__":

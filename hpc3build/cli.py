@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from hpc3build import __version__, cli_annotate, cli_host
 from hpc3build import options as shared
-from hpc3build.console import Command, Parser
+from hpc3build.console import Command, Parser, visible
 from hpc3build.console import add_command as _command
 from hpc3build.console import tell as _tell
 from hpc3build.errors import Hpc3BuildError, InputError, ToolError
@@ -23,7 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code (docs/cli.md) and never lets an error of ours become a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(arguments[0] if arguments else "")
-    options = parser.parse_args(arguments)
+    # What stands behind run's -- is another program's; argparse would give it to the positional before the options.
+    own = arguments.index("--") if arguments[:1] == ["run"] and "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:own])
+    options.argv = arguments[own + 1 :]
     if options.command is None:
         parser.print_help(sys.stderr)
         return InputError.exit_code
@@ -107,12 +110,14 @@ def _add_render(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--context", metavar="DIR", help="the whole build context")
     parser.add_argument("--no-cache", action="store_true", help="resolve easyconfigs anew")
     shared.add_recipe(parser, building=True)
+    shared.add_registry(parser)
 
 
 def _render(options: argparse.Namespace) -> int:
     from hpc3build.workflows.render import render, write_atomically
 
-    planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options))
+    planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options), shared.access(options))
+    _tell_notes(options, planned)
     if options.context:
         planned.context.write(Path(options.context))
     if options.output:
@@ -120,6 +125,11 @@ def _render(options: argparse.Namespace) -> int:
     elif not options.context:
         sys.stdout.write(planned.context.containerfile)
     return 0
+
+
+def _tell_notes(options: argparse.Namespace, planned: Any) -> None:
+    for note in planned.recipe.notes if not options.quiet else ():
+        print(f"hpc3build: note: {visible(note)}", file=sys.stderr)
 
 
 def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -137,9 +147,9 @@ def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
         "--tag",
         required=True,
         metavar="REF",
-        help="oci:DIR:TAG, containers-storage:NAME or docker://HOST/NAME:TAG",
+        help="oci:DIR:TAG, oci-archive:FILE:TAG, containers-storage:NAME or docker://HOST/NAME:TAG",
     )
-    parser.add_argument("--engine", default="auto", metavar="auto|buildah|podman")
+    parser.add_argument("--engine", default="auto", metavar="auto|buildah|podman|docker")
     parser.add_argument("--secret", action="append", default=[], metavar="id=ID,src=FILE", help="a build secret")
     parser.add_argument("--no-cache", action="store_true", help="build every layer anew, and resolve easyconfigs anew")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
@@ -162,9 +172,10 @@ def _build(options: argparse.Namespace) -> int:
             f"this machine, -t docker://HOST/{options.tag} pushes it",
         )
     secrets = dict(map(shared.secret, options.secret))
-    planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options))
-    engine = choose(options.engine, run_quietly if options.quiet else run)
     access = shared.access(options)
+    planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options), access, building=True)
+    _tell_notes(options, planned)
+    engine = choose(options.engine, run_quietly if options.quiet else run)
     built = build(planned, target, engine, run, secrets=secrets, no_cache=options.no_cache, access=access)
     if options.json:
         document = report.facts_json(str(built.reference), built.facts)
@@ -187,6 +198,7 @@ def _add_facts(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a recipe, a spack.lock, or an image reference")
     parser.add_argument("--json", action="store_true")
     shared.add_recipe(parser, building=False)
+    shared.add_depth(parser)
     shared.add_registry(parser)
 
 
@@ -194,7 +206,13 @@ def _facts(options: argparse.Namespace) -> int:
     from hpc3build import report
     from hpc3build.workflows.describe import facts_of
 
-    subject, facts = facts_of(options.source, shared.settings(options), shared.runner(options), shared.access(options))
+    subject, facts = facts_of(
+        options.source,
+        shared.settings(options),
+        shared.runner(options),
+        shared.access(options),
+        shared.depth(options),
+    )
     if options.json:
         sys.stdout.write(report.dumps(report.facts_json(subject, facts)))
     else:
@@ -244,6 +262,7 @@ def _add_check(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="ENGINE",
         help="run it too: podman, buildah, docker, charliecloud, and the run scripts of apptainer and enroot",
     )
+    parser.add_argument("--smoke", metavar="COMMAND", default="", help="with --run, a test of the application to run")
     parser.add_argument(
         "--static",
         choices=("config", "layers"),
@@ -274,6 +293,7 @@ def _check(options: argparse.Namespace) -> int:
         run,
         shared.access(options),
         layers=options.static == "layers",
+        smoke=shared.words("--smoke", options.smoke),
     )
     if options.junit:
         write_atomically(options.junit, report_check.as_junit(checked))

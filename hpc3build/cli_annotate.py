@@ -34,6 +34,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show what would change")
     parser.add_argument("--json", action="store_true")
     _add_safety(parser)
+    shared.add_depth(parser)
     several = parser.add_argument_group("several references")
     several.add_argument("--batch", metavar="FILE|-", help="references, one a line; # begins a comment")
     several.add_argument("--jobs", type=int, metavar="N", help="how many at once (default: 8)")
@@ -111,6 +112,7 @@ def _wish(options: argparse.Namespace) -> Any:
         remove=tuple(options.remove),
         source=options.source,
         detect=options.detect,
+        depth=shared.depth(options),
         labels=options.labels,
         expect_digest=options.expect_digest,
         dry_run=options.dry_run,

@@ -1,4 +1,4 @@
-"""The commands about hosts and choices: fingerprint, match, pick, index."""
+"""The commands about hosts and choices: fingerprint, match, pick, index, run."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ COMMANDS = (
         "index",
         "several images as one index, best practice order",
         "hpc3build index annotate registry.example/hpc/app:1.0",
+    ),
+    (
+        "run",
+        "pick, match, then the engine with the right flags",
+        "hpc3build run registry.example/hpc/app:1.0 -- app --help",
     ),
 )
 
@@ -201,8 +206,65 @@ def run_index(options: argparse.Namespace) -> int:
     return 0
 
 
-ADD: dict[str, Any] = {"fingerprint": add_fingerprint, "match": add_match, "pick": add_pick, "index": add_index}
-RUN: dict[str, Any] = {"fingerprint": run_fingerprint, "match": run_match, "pick": run_pick, "index": run_index}
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Options of run; the command line itself cuts the program's own words off, behind --."""
+    parser.usage = "%(prog)s [options] REF -- CMD"
+    parser.add_argument("reference", metavar="REF", help="as pick takes it")
+    parser.add_argument(
+        "--engine", default="auto", metavar="E", help="auto, podman, docker, apptainer, singularity, sarus"
+    )
+    parser.add_argument("--print", dest="show", action="store_true", help="print the engine's line, run nothing")
+    parser.add_argument("--force", action="store_true", help="run it though it does not fit")
+    parser.add_argument("--log", metavar="FILE", help="append one JSON line: digest, key facts, verdict")
+    add_choice(parser)
+
+
+def run_run(options: argparse.Namespace) -> int:
+    import shlex
+
+    from hpc3build import report
+    from hpc3build.run import replace
+    from hpc3build.workflows import run as workflow
+    from hpc3build.workflows.match import choose
+
+    how = reading(options)
+    choice = choose((options.reference,), how)
+    best = choice.best
+    deciding = best.match.deciding
+    why = f"{best.match.verdict.value}: {deciding.message}" if deciding else best.match.verdict.value
+    if best.match.verdict.value == "NO" and not options.force:
+        print(f"hpc3build: not run: {report.plain(why)}\nhint: --force runs it all the same", file=sys.stderr)
+        return 1
+    if best.match.verdict.value != "RUN" and not options.quiet:
+        print(f"hpc3build: {report.plain(why)}", file=sys.stderr)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    access = how.access or shared.access(options)
+    plan = workflow.plan(best, options.argv, how.host, access, engine=options.engine, terminal=terminal)
+    if options.show:
+        print(shlex.join(plan.line))
+        return 0
+    if options.log:
+        import datetime
+
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        workflow.append_log(options.log, plan, how.host, now)
+    return replace(plan.line)
+
+
+ADD: dict[str, Any] = {
+    "fingerprint": add_fingerprint,
+    "match": add_match,
+    "pick": add_pick,
+    "index": add_index,
+    "run": add_run,
+}
+RUN: dict[str, Any] = {
+    "fingerprint": run_fingerprint,
+    "match": run_match,
+    "pick": run_pick,
+    "index": run_index,
+    "run": run_run,
+}
 
 
 def _adder(name: str, text: str, example: str) -> Callable[[Any, argparse.ArgumentParser], None]:

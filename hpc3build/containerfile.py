@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from hpc3build import __version__, resources
+from hpc3build import __version__, resources, templates
 from hpc3build.errors import InputError
 from hpc3build.frontends import Context
 from hpc3build.recipe import Recipe
 from hpc3build.reference import parse
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 #: HPC3's own line (seeds), and the one that keeps quoting and exit codes.
 ENTRYPOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -31,33 +25,51 @@ ENTRYPOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 CMD = ("/bin/bash",)
 
 
+#: The formats, and the name of each one's file in a build context.
+FORMATS: Mapping[str, str] = MappingProxyType({"containerfile": "Containerfile", "apptainer": "apptainer.def"})
+
+
 @dataclass(frozen=True)
 class BuildContext:
-    """``containerfile`` and the context's other ``files`` by their relative path; ``final_image`` is its base."""
+    """``containerfile`` and the context's other ``files`` by their relative path; ``final_image`` is its base.
+
+    ``form`` is a key of FORMATS: what the text is. ``secrets`` are files of this machine that a build gets as secrets.
+    """
 
     containerfile: str
     final_image: str
     files: Mapping[str, bytes]
+    form: str = "containerfile"
+    executable: frozenset[str] = frozenset()
+    secrets: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
 
     def write(self, folder: Path) -> None:
         """Write the whole context into ``folder``, which is made where it is missing. Raises InputError."""
         try:
-            for name, data in {**self.files, "Containerfile": self.containerfile.encode()}.items():
+            for name, data in {**self.files, FORMATS[self.form]: self.containerfile.encode()}.items():
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
+                path.chmod(0o755 if name in self.executable else 0o644)
         except OSError as error:
             raise InputError(f"cannot write the build context to {folder}: {error.strerror}") from error
 
 
-def build_context(recipe: Recipe, context: Context) -> BuildContext:
-    """Render the frontend's template over the skeleton; same input, same bytes. Raises InputError."""
+def build_context(
+    recipe: Recipe, context: Context, form: str = "containerfile", pinned: Mapping[str, str] | None = None
+) -> BuildContext:
+    """Render the frontend's template over the skeleton of the format; same input, same bytes. Raises InputError.
+
+    ``pinned`` gives images by digest for their full names.
+    """
     settings = recipe.settings
     frontend = context.template.split(".")[0]
-    variables = dict(context.variables)
+    variables = {**_OPTIONAL, **context.variables}
     environment = {**variables.pop("static_env"), **settings.env}
+    final_image = base_image(variables["final_image"])
     for image in ("builder_image", "final_image"):
-        variables[image] = base_image(variables[image])
+        named = base_image(variables[image])
+        variables[image] = (pinned or {}).get(named, named)
     variables |= {
         "version": __version__,
         "title": recipe.title,
@@ -67,58 +79,33 @@ def build_context(recipe: Recipe, context: Context) -> BuildContext:
         "cmd": list(CMD),
         "secrets": "".join(f" --mount=type=secret,id={name},mode=0444" for name in settings.secrets),
         "caches": "".join(f" --mount=type=cache,target={path},mode=1777" for path in settings.caches),
+        "carried": bool(context.sources),
     }
     files = {f"hpc3build/{name}": data for name, data in (*_shared(frontend), *context.files.items())}
     files["hpc3build/env.json"] = (json.dumps(dict(settings.env), indent=1, sort_keys=True) + "\n").encode()
     mounted = files["hpc3build/site.sh"] + files["hpc3build/finish.sh"]
     variables["digest"] = hashlib.sha256(mounted).hexdigest()[:12]
     files |= {f"sources/{name}": data for name, data in context.sources.items()}
-    text = _jinja().get_template(context.template).render(variables)
-    return BuildContext(_tidy(text), variables["final_image"], MappingProxyType(dict(sorted(files.items()))))
+    return BuildContext(
+        templates.render(context.template, variables, form, context.own),
+        final_image,
+        MappingProxyType(dict(sorted(files.items()))),
+        form,
+        frozenset(f"hpc3build/{name}" for name in context.executable),
+        context.secrets,
+    )
+
+
+# What a template reads and not every frontend has.
+_OPTIONAL: Mapping[str, object] = MappingProxyType(
+    {"own_build_packages": (), "chown": False, "sections": MappingProxyType({}), "runscript": ""}
+)
 
 
 def base_image(text: str) -> str:
     """The full name of a base image: engines resolve short ones each in their own way, or ask. Raises BadReference."""
     reference = parse(f"docker://{text}")
     return str(reference).removeprefix("docker://")
-
-
-def _jinja() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    # Nothing here is HTML; every value that a person gave passes a filter of its own.
-    environment = Environment(
-        loader=FileSystemLoader(resources.folder("containerfiles")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701
-    )
-    environment.filters |= {"quoted": quoted, "comment": comment, "word": shlex.quote, "tojson": _json}
-    return environment
-
-
-def _json(value: object) -> str:
-    return json.dumps(value)
-
-
-def quoted(value: str) -> str:
-    """A value of ENV or LABEL between double quotes: nothing in it is expanded. Raises InputError for line breaks."""
-    if re.search(r"[\x00-\x1f\x7f]", value):
-        raise InputError(f"{value!r}: a value in a Containerfile is one line")
-    return '"' + re.sub(r'([\\"$])', r"\\\1", value) + '"'
-
-
-def comment(text: str) -> str:
-    """Text that cannot leave its comment line."""
-    return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", text)
-
-
-def _tidy(text: str) -> str:
-    """No trailing blanks, no blank line twice."""
-    lines = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
-    return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
 
 
 def _shared(frontend: str) -> list[tuple[str, bytes]]:

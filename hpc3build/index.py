@@ -90,9 +90,7 @@ def arrange(flavours: Sequence[Flavour], *, first_as_default: bool = False) -> l
         first = _first(group, architecture, first_as_default)
         rest = [image for image in group if image is not first]
         levels = [level for level in LEVELS if LEVELS[level]]
-        plain = {
-            level: next((image for image in rest if image.is_plain and image.level == level), None) for level in levels
-        }
+        plain = {level: _plain(rest, level, first) for level in levels}
         entries.append(_entry(first, ""))
         for level, image in plain.items():
             if image is not None:
@@ -103,6 +101,12 @@ def arrange(flavours: Sequence[Flavour], *, first_as_default: bool = False) -> l
             _entry(image, LEVELS.get(image.level or "", "") if plain.get(image.level or "") else "") for image in others
         ]
     return [*entries, *late, *(dict(flavour.descriptor) for flavour in flavours if flavour.attestation)]
+
+
+def _plain(group: Sequence[Flavour], level: str, first: Flavour) -> Flavour | None:
+    """The image that stands for a level: of several, one with the MPI of entry 0."""
+    found = [image for image in group if image.is_plain and image.level == level]
+    return min(found, key=lambda image: image.pairs.get(voc.MPI.name) != first.pairs.get(voc.MPI.name), default=None)
 
 
 def _first(group: Sequence[Flavour], architecture: str, first_as_default: bool) -> Flavour:

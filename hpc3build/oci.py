@@ -212,6 +212,17 @@ class Manifest:
             return self
         return Manifest.parse(repointed(self.raw, ("config",), {"digest": digest, "size": size}), self.media_type)
 
+    def with_layers(self, layers: Iterable[Descriptor]) -> Manifest:
+        """The manifest over the same layers in another compression. Raises ImageError for another number of them."""
+        layers = tuple(layers)
+        if len(layers) != len(self.layers):
+            raise ImageError(f"{self.digest} has {len(self.layers)} layers, not {len(layers)}")
+        values: list[tuple[jsonedit.Path, Any]] = []
+        for place, layer in enumerate(layers):
+            members = {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}
+            values += [(("layers", place, name), value) for name, value in members.items()]
+        return Manifest.parse(jsonedit.edit(self.raw, values, []), self.media_type)
+
     def to_oci(self) -> Manifest:
         """The same manifest under OCI media types; config and layers keep their bytes and digests.
 

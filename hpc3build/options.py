@@ -43,6 +43,18 @@ def add_recipe(parser: argparse.ArgumentParser, *, building: bool) -> None:
         parser.add_argument("--spack-ref", metavar="REF", help="tag or commit of Spack in the builder")
         parser.add_argument("--spack-source", metavar="DIR|URL", help="git repository of Spack: a clone here, or a URL")
         parser.add_argument(
+            "--format",
+            choices=("containerfile", "apptainer"),
+            help="what to write (default: what container:format of a spack.yaml says, else a Containerfile)",
+        )
+        parser.add_argument(
+            "--pin",
+            action="store_true",
+            help="base images by digest, Spack and its packages by commit, as they are now",
+        )
+        parser.add_argument("--spack-mirrors", metavar="FILE", help="a mirrors.yaml, given to the build as a secret")
+        parser.add_argument("--spack-keys", metavar="FILE", help="public keys that sign these mirrors' packages")
+        parser.add_argument(
             "--host-provided",
             metavar="NAME",
             action="append",
@@ -123,9 +135,10 @@ def settings(options: argparse.Namespace) -> Any:
     from hpc3build.recipe import Settings
 
     names = ("target", "cuda_compute_capabilities", "title", "base", "entrypoint", "concretize", "save_lock")
+    of_files = ("format", "pin", "spack_mirrors", "spack_keys")
     of_spack = ("spack_ref", "spack_source", "packages_source", "spack", "spack_config", "concretize_seconds")
     of_easybuild = ("hooks", "modules", "keep_compilers")
-    given = {name: getattr(options, name, None) for name in (*names, *of_spack, *of_easybuild)}
+    given = {name: getattr(options, name, None) for name in (*names, *of_files, *of_spack, *of_easybuild)}
     for name in ("spack", "spack_config", "concretize_seconds"):
         if given[name] is not None and given["concretize"] != "host":
             raise InputError(f"--{name.replace('_', '-')} is for --concretize host")
@@ -191,6 +204,37 @@ def _place_of(path: Path) -> str:
         return "oci-archive" if path.is_file() else ""
     except (OSError, ValueError):
         return ""
+
+
+def words(option: str, text: str) -> tuple[str, ...]:
+    """A command's words as a shell would see them. Raises InputError."""
+    import shlex
+
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise InputError(f"{option} {text!r}: {error}") from error
+
+
+def add_depth(parser: argparse.ArgumentParser) -> None:
+    """How far an image is looked into, for commands that read its layers."""
+    group = parser.add_argument_group("how far an image is looked into")
+    group.add_argument(
+        "--fast", action="store_true", help="stop at the first record of a package manager's whole stack"
+    )
+    group.add_argument("--thorough", action="store_true", help="look into every file, not only programs and libraries")
+    group.add_argument(
+        "--root", dest="roots", action="append", default=[], metavar="PATH",
+        help="a program or folder of the image that is its application (default: the stack's roots, else the entry "
+        "point and what is on the login PATH)",
+    )  # fmt: skip
+
+
+def depth(options: argparse.Namespace) -> Any:
+    """What ``add_depth`` was given. Raises InputError."""
+    from hpc3build.workflows.describe import Depth
+
+    return Depth(fast=options.fast, thorough=options.thorough, roots=tuple(options.roots))
 
 
 def add_registry(parser: argparse.ArgumentParser) -> None:

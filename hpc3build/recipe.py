@@ -9,7 +9,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,9 +32,10 @@ class Settings:
 
     ``base`` is the image of both stages, ``target`` an archspec name, ``final_packages`` and ``build_packages`` are
     the base's package names, ``pins`` the releases of the tools in the builder, ``secrets`` the ids of build secrets,
-    ``caches`` absolute paths kept between builds. ``concretize`` is lock, builder or host; for host, ``spack`` and
-    ``spack_config`` are folders, and ``environment`` the variables that Spack may see. ``cache`` is the folder
-    of what need not be worked out again.
+    ``caches`` absolute paths kept between builds. ``spack_mirrors`` and ``spack_keys`` are files, here or beside the
+    recipe. ``concretize`` is lock, builder or host; for host, ``spack`` and ``spack_config`` are folders, and
+    ``environment`` the variables that Spack may see. ``cache`` is the folder of what need not be worked
+    out again.
     """
 
     title: str | None = None
@@ -58,6 +59,11 @@ class Settings:
     spack_source: str | None = None
     packages_source: str | None = None
     concretize: str | None = None
+    format: str | None = None
+    pin: bool = False
+    spack_mirrors: str | None = None
+    spack_keys: str | None = None
+    binary_cache: bool = True
     host_provided: tuple[str, ...] = ()
     spack: str | None = None
     spack_config: str | None = None
@@ -73,8 +79,14 @@ class Settings:
     cache: Path | None = None
 
     def overridden(self, **options: Any) -> Settings:
-        """These settings with every option that is given (not None and not empty) in its place."""
-        return replace(self, **{name: value for name, value in options.items() if value not in (None, (), {})})
+        """These settings with every option that is given (not None, not empty, not the default) in its place."""
+        defaults = {field.name: field.default for field in fields(self)}
+        given = {
+            name: value
+            for name, value in options.items()
+            if value not in (None, (), {}) and not (isinstance(value, bool) and value is defaults[name])
+        }
+        return replace(self, **given)
 
     def over(self, beside: Settings) -> Settings:
         """``beside`` with everything that these settings, the command line's, state in its place."""
@@ -90,13 +102,14 @@ class Settings:
 class Recipe:
     """What a frontend loaded. ``origin`` is the file, ``folder`` where its neighbours lie.
 
-    ``lock`` is the text of the lock that counts, None where there is none.
+    ``lock`` is the text of the lock that counts, None where there is none; ``notes`` tell what is set aside.
     """
 
     origin: Path
     folder: Path
     settings: Settings = field(default_factory=Settings)
     lock: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -334,6 +347,10 @@ class _SettingsReader(Section):
         "cuda_compute_capabilities",
         "host_provided",
         "easybuild",
+        "spack_mirrors",
+        "spack_keys",
+        "binary_cache",
+        "pin",
     )
 
     def settings(self) -> Settings:
@@ -363,6 +380,10 @@ class _SettingsReader(Section):
             pins=self.pairs("pins"),
             cuda_compute_capabilities=self.text("cuda_compute_capabilities"),
             host_provided=self.texts("host_provided"),
+            spack_mirrors=self.text("spack_mirrors"),
+            spack_keys=self.text("spack_keys"),
+            binary_cache=self.boolean("binary_cache", True),
+            pin=self.boolean("pin", False),
             **self._easybuild(),
         )
 

@@ -103,6 +103,7 @@ def annotate_json(results: Sequence[tuple[str, Result | None, str | None]]) -> d
                 "warnings": list(result.warnings) if result else [],
                 "error": error,
                 "changes": list(result.changes) if result else [],
+                "undecided": list(result.undecided) if result else [],
             }
             for reference, result, error in results
         ],

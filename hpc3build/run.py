@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from hpc3build.errors import ToolError, ToolMissing
 
@@ -94,6 +94,18 @@ def run(
 def run_quietly(argv: Sequence[str], **options: Any) -> Completed:
     """``run`` that shows nothing of what a command prints, unless it fails."""
     return run(argv, **{**options, "stream": False})
+
+
+def replace(argv: Sequence[str]) -> NoReturn:
+    """Become ``argv``: terminal, signals and exit status are the command's own. Raises ToolMissing, ToolError."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvp(argv[0], list(argv))  # noqa: S606 (no shell, on purpose)
+    except FileNotFoundError as error:
+        raise missing(argv[0]) from error
+    except OSError as error:
+        raise ToolError(f"cannot run {argv[0]}: {error.strerror}") from error
 
 
 def missing(command: str) -> ToolMissing:

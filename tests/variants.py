@@ -13,7 +13,9 @@ from typing import Any
 from tests.images import Layer, layer_tar
 
 
-def variant(layout: Path, target: Path, *, layer: Layer | None = None, **members: Any) -> str:
+def variant(
+    layout: Path, target: Path, *, layer: Layer | None = None, annotations: Any = None, **members: Any
+) -> str:
     """A copy of the layout's one image with ``layer`` on top and ``members`` of its config set, None removed."""
     shutil.copytree(layout, target)
     blobs = target / "blobs" / "sha256"
@@ -38,6 +40,8 @@ def variant(layout: Path, target: Path, *, layer: Layer | None = None, **members
             config["history"].append({"created_by": "tests/variants.py"})
         media_type = "application/vnd.oci.image.layer.v1.tar+gzip"
         manifest["layers"].append({"mediaType": media_type, **put(gzip.compress(tar, 1, mtime=0))})
+    if annotations is not None:
+        manifest["annotations"] = annotations
     manifest["config"] |= put(json.dumps(config).encode())
     index["manifests"][0] |= put(json.dumps(manifest).encode())
     (target / "index.json").write_text(json.dumps(index))

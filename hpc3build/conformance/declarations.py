@@ -42,7 +42,7 @@ def mandatory(image: Image) -> Iterator[Remark]:
     pairs = _pairs(image)
     for key in voc.KEYS:
         if _is_due(key, pairs) and key.name not in pairs:
-            hint = f"hpc3build annotate -a {key.name}=…"
+            hint = "hpc3build annotate --detect, or -a KEY=VALUE"
             yield Remark("not known of this image", key.name, hint, outcome=Outcome.UNKNOWN)
 
 

@@ -43,11 +43,11 @@ USERS = (User("root", "0:0"), NOBODY, UNKNOWN, replace(UNKNOWN, name="an unknown
 
 @dataclass(frozen=True)
 class Way:
-    """One way to ask, and the answer that the rule wants: ``expected`` is all of stdout."""
+    """One way to ask, and the answer that the rule wants: ``expected`` is all of stdout, None whatever it prints."""
 
     rule: Rule
     argv: tuple[str, ...]
-    expected: str
+    expected: str | None
     how: How = DEFAULT
     status: int = 0
     needs: frozenset[str] = frozenset()
@@ -55,9 +55,14 @@ class Way:
     lost_by_hpc3: bool = False
 
 
-def ways(path: str) -> tuple[Way, ...]:
-    """Every way that is asked as every user; ``path`` is the PATH that the application needs."""
+def ways(path: str, smoke: Sequence[str] = ()) -> tuple[Way, ...]:
+    """Every way that is asked as every user; ``path`` is the PATH that the application needs, ``smoke`` its test."""
+    own = (
+        Way(BY_ID["smoke"], tuple(smoke), None),
+        Way(BY_ID["smoke-bypassed"], tuple(smoke), None, How(entrypoint=False)),
+    )
     return (
+        *(own if smoke else ()),
         Way(BY_ID["login-shell"], (), "42", How(stdin="echo $((6*7))\n"), needs=frozenset({ENTRY_POINT})),
         Way(BY_ID["arguments"], ("printenv", "PATH"), path),
         Way(BY_ID["quoting"], ("printf", "<%s>", "a  b", "*", "c"), "<a  b><*><c>", lost_by_hpc3=True),
@@ -70,14 +75,16 @@ def ways(path: str) -> tuple[Way, ...]:
     )
 
 
-def live(launcher: Launcher, name: str, image: Image) -> Iterator[Finding]:
-    """Ask in every way as every user, then once what does not depend on the user. ``name`` is the image's, unprepared.
+def live(launcher: Launcher, name: str, image: Image, smoke: Sequence[str] = ()) -> Iterator[Finding]:
+    """Ask in every way as every user, then once what does not depend on the user.
+
+    ``name`` is the image's, unprepared; ``smoke`` a command that proves the application.
 
     An engine that starts nothing here says nothing of the image: one finding, UNKNOWN.
     """
     try:
         with launcher.prepared(name) as prepared:
-            yield from _live(_Run(launcher, prepared, image))
+            yield from _live(_Run(launcher, prepared, image), smoke)
     except ToolError as error:
         yield _starts_nothing(launcher, error.message)
 
@@ -91,7 +98,7 @@ def prove(launcher: Launcher, name: str, image: Image) -> Iterator[Finding]:
     try:
         with launcher.prepared(name) as prepared:
             run = _Run(launcher, prepared, image)
-            started = launcher.run(prepared, ["true"], How(entrypoint=False, timeout=SECONDS))
+            started = launcher.run(prepared, ["true"], How(user="0:0", entrypoint=False, timeout=SECONDS))
             if started.returncode in ENGINE_FAILED:
                 yield _starts_nothing(launcher, started.stderr)
                 return
@@ -112,14 +119,14 @@ def _starts_nothing(launcher: Launcher, why: str) -> Finding:
     return BY_ID["engine"].fault(remark, launcher.name)
 
 
-def _live(run: _Run) -> Iterator[Finding]:
-    started = run.launcher.run(run.name, ["true"], How(entrypoint=False, timeout=SECONDS))
+def _live(run: _Run, smoke: Sequence[str]) -> Iterator[Finding]:
+    started = run.launcher.run(run.name, ["true"], How(user="0:0", entrypoint=False, timeout=SECONDS))
     if started.returncode in ENGINE_FAILED:
         yield _starts_nothing(run.launcher, started.stderr)
         return
     cells: list[Callable[[], Finding]] = []
     for user in USERS:
-        cells += [_cell(run, way, user) for way in ways(application_path(run.image))]
+        cells += [_cell(run, way, user) for way in ways(application_path(run.image), smoke)]
         cells.append(_once(run.scratch, user))
     cells += [_once(asked, UNKNOWN) for asked in (run.signals, run.quiet, run.fast, run.strict)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -174,9 +181,9 @@ class _Run:
             return self._engine_failed(way.rule, user, done)
         got = done.stdout.strip()
         if way.rule.id in ("arguments", "bypassed"):
-            good = done.returncode == 0 and got != "" and _holds(got, way.expected)
+            good = done.returncode == 0 and got != "" and _holds(got, way.expected or "")
         else:
-            good = done.returncode == way.status and got == way.expected
+            good = done.returncode == way.status and way.expected in (None, got)
         if good:
             return self._kept(way.rule, user)
         if (

@@ -48,6 +48,8 @@ class Launcher(Protocol):
     """What starts a command in an image."""
 
     name: str
+    #: The transport of the store where it finds images.
+    store: str
     #: What ``run`` cannot express, in words; such cells of a check are not applicable.
     lacks: frozenset[str]
 
@@ -86,9 +88,10 @@ class Engine(Launcher, Protocol):
 def engines(runner: Runner) -> Mapping[str, Engine]:
     """All engines by name."""
     from hpc3build.engines.buildah import Buildah
+    from hpc3build.engines.docker import Docker
     from hpc3build.engines.podman import Podman
 
-    return {"buildah": Buildah(runner), "podman": Podman(runner)}
+    return {"buildah": Buildah(runner), "podman": Podman(runner), "docker": Docker(runner)}
 
 
 def choose(name: str, runner: Runner) -> Engine:

@@ -10,8 +10,10 @@ from tempfile import TemporaryDirectory
 
 from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, PID_NAMESPACE, READ_ONLY, How
 from hpc3build.errors import ToolError, ToolMissing
-from hpc3build.reference import is_digest
+from hpc3build.reference import STORAGE, is_digest
 from hpc3build.run import Completed, Runner
+
+FAILED_BUILD = "nothing was published; the layers built so far stay cached, so that a mended recipe goes on from there"
 
 
 def build_with(
@@ -41,11 +43,7 @@ def build_with(
         except ToolMissing:
             raise
         except ToolError as error:
-            raise ToolError(
-                error.message,
-                hint="nothing was published; the layers built so far stay cached, so that a "
-                "mended recipe goes on from there",
-            ) from error
+            raise ToolError(error.message, hint=FAILED_BUILD) from error
         return id_file.read_text().strip().removeprefix("sha256:")
 
 
@@ -65,6 +63,7 @@ class Buildah:
     """The engine protocol over the ``buildah`` command."""
 
     name = "buildah"
+    store = STORAGE
     lacks = frozenset({ENTRY_POINT, READ_ONLY, GROUPS, PID_NAMESPACE})
 
     def __init__(self, runner: Runner) -> None:

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, MOUNTS, PID_NAMESPACE, How
 from hpc3build.errors import ToolError
+from hpc3build.reference import STORAGE
 from hpc3build.run import Completed, Runner
 
 
@@ -16,6 +17,7 @@ class Charliecloud:
     """The launcher protocol over ``ch-run``. The image is unpacked from the store that podman and buildah share."""
 
     name = "charliecloud"
+    store = STORAGE
     lacks = frozenset({ENTRY_POINT, GROUPS, MOUNTS, PID_NAMESPACE})
 
     def __init__(self, runner: Runner) -> None:

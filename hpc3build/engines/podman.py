@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpc3build.engines import DEFAULT, How
 from hpc3build.engines.buildah import build_with, shared_options, told_digest
+from hpc3build.reference import STORAGE
 from hpc3build.run import Completed, Runner
 
 
@@ -15,6 +16,7 @@ class Podman:
     """The engine protocol over the ``podman`` command."""
 
     name = "podman"
+    store = STORAGE
     lacks: frozenset[str] = frozenset()
 
     def __init__(self, runner: Runner) -> None:

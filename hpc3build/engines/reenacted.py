@@ -52,6 +52,7 @@ class Reenacted:
         self.name = f"{name} (re-enacted)"
         # enroot's run script enters the image's own WORKDIR, whatever the job asked for.
         self.lacks = engine.lacks | ({FOLDER} if name == "enroot" else frozenset())
+        self.store = engine.store
         self._engine = engine
         self._script = _SCRIPTS[name](config)
 

@@ -20,6 +20,7 @@ from hpc3build.facts import (
     gpu,
     gpu_found,
     libc,
+    licences,
     mpi,
     mpi_found,
     provenance,
@@ -50,7 +51,7 @@ def of_stack(stack: Stack, *, folder: str = "", said: tuple[Statement, ...] = ()
 
 def wanted(path: str) -> int | None:
     """Bytes to read of a file in an image: the most that any subject asks for."""
-    asked = (subject.wanted(path) for subject in (system, gpu_found))
+    asked = (subject.wanted(path) for subject in (system, gpu_found, licences))
     return max((count for count in asked if count is not None), default=None)
 
 
@@ -67,6 +68,7 @@ def of_image(evidence: Evidence, stack: Stack | None, labels: Mapping[str, str])
             for statement in provenance.from_stack(stack)
             if isinstance(statement, Fact) and statement.key not in told
         ]
+        statements += licences.of_roots(evidence.files, stack)
     # With layers unread any list may be short, and any greatest number too small.
     for found in _OF_FILES if evidence.complete else (system.distribution,):
         statements += found(evidence)

@@ -134,6 +134,9 @@ IMAGE_VERSION = _key(_OCI + "version", "one line", _ANY, C, L, "R7", "discovery"
 CREATED = _key(
     _OCI + "created", "RFC 3339", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", O, L,
     "SOURCE_DATE_EPOCH, else the config's own", "registries", "provenance")
+LICENSES = _key(
+    _OCI + "licenses", "SPDX expression", r"[A-Za-z0-9(][A-Za-z0-9.+():-]*(?: [A-Za-z0-9.+():-]+)*", O, L,
+    "the recipe's labels, never derived", "registries", "provenance")
 REVISION = _key(_OCI + "revision", "commit", _ANY, O, L, "git, of the recipe's folder", "provenance", "provenance")
 SOURCE_URL = _key(_OCI + "source", "URL", r"[a-z][a-z0-9+.-]*://\S+", O, L, "git remote of the recipe's folder",
                   "registries", "provenance")
@@ -146,7 +149,7 @@ KEYS: tuple[Key, ...] = (
     CPU_MODE, CPU_VERSION, GPU, GPU_ARCHITECTURE, CUDA_VERSION, ROCM_VERSION, GPU_DRIVER, MPI, MPI_IMPLEMENTATION,
     MPI_VERSION, MPI_ABI, MPI_MODE, MPI_OPTIMIZATION, FRAMEWORK, LIBFABRIC_ABI, PMI, LIBC_PROVIDER, GLIBC, OS_VENDOR,
     OS_VERSION, KERNEL_VERSION, KERNEL_MODULES, TOOLS, DOCUMENTATION, VOCABULARY, CONFORMANCE, LOCK, RANK, TITLE,
-    IMAGE_VERSION, CREATED, REVISION, SOURCE_URL, BASE_NAME, BASE_DIGEST)
+    IMAGE_VERSION, CREATED, LICENSES, REVISION, SOURCE_URL, BASE_NAME, BASE_DIGEST)
 
 BY_NAME = MappingProxyType({name: key for key in KEYS for name in (*reversed(key.aliases), key.name)})
 

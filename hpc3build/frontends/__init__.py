@@ -19,16 +19,34 @@ if TYPE_CHECKING:  # a recipe is read without it
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnTemplate:
+    """A recipe's own Jinja template: its ``name`` in the first of ``folders`` that has it.
+
+    ``where`` is the file, line and key that names it, ``variables`` are what such templates read beside ours.
+    """
+
+    name: str
+    where: str
+    folders: tuple[Path, ...]
+    variables: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """What a frontend adds to a build context: its template's name and variables, and files by their path there.
 
     ``sources`` are large files that steps mount (at /run/sources) and that never become part of a layer.
+    ``executable`` names the files with execute permission, ``secrets`` are files of this machine by the id of the build
+    secret that they are.
     """
 
     template: str
     variables: Mapping[str, Any]
     files: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
     sources: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    executable: frozenset[str] = frozenset()
+    secrets: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    own: OwnTemplate | None = None
 
 
 R = TypeVar("R", bound=Recipe)
@@ -46,6 +64,10 @@ class Frontend(Protocol[R]):
         ...
 
     def context(self, recipe: R, stack: Stack | None) -> Context: ...
+
+    def form(self, recipe: R) -> str:
+        """What is rendered where nobody says otherwise: a key of ``containerfile.FORMATS``."""
+        ...
 
     def wanted(self, path: str) -> int | None:
         """Bytes to read of a file in an image, for readers of layers."""

@@ -91,6 +91,11 @@ def context(recipe: EasyBuildRecipe, stack: Stack | None) -> Context:
     )
 
 
+def form(recipe: EasyBuildRecipe) -> str:
+    """A Containerfile, unless ``--format`` says otherwise."""
+    return recipe.settings.format or "containerfile"
+
+
 wanted = easybuild_records.wanted
 
 

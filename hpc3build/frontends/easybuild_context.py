@@ -40,7 +40,8 @@ def context(plan: Plan) -> Context:
     easybuild_licences.check(plan.modules, settings.accept_eula_for)
     image = settings.base or DEFAULT_BASE
     base = bases.find(image)
-    lmod = easybuild_os.lmod(base)
+    lmod = easybuild_os.lmod_packages(base)
+    commit = easybuild_os.lmod_commit(base)
     os_packages, known = easybuild_os.packages(plan.modules, base)
     with_modules = (settings.modules or MODULES[0]) == "lmod"
     parts = parts_of(plan.modules, plan.roots)
@@ -51,21 +52,19 @@ def context(plan: Plan) -> Context:
             "builder_image": image,
             "final_image": image,
             "manager": base.manager,
-            "builder_packages": sorted(
-                {*base.easybuild_packages} - {"lmod", "Lmod"}
-                | {*os_packages, *settings.build_packages, *(() if lmod.before else lmod.packages)}
-            ),
+            "builder_packages": sorted({*easybuild_os.builder_packages(base), *os_packages, *settings.build_packages}),
             "final_packages": sorted(
                 {*settings.final_packages, *easybuild_os.run_packages(plan.modules, base)}
-                | {*(lmod.packages if with_modules and not lmod.before else ())}
+                | {*(lmod if with_modules else ())}
             ),
-            "lmod": lmod,
             "lmod_source": easybuild_os.LMOD_SOURCE,
-            "with_modules": with_modules,
+            "lmod_commit": commit,
             "update": False,
             "strip": [f"{PREFIX}/software"],
             "labels": dict(settings.labels),
             "prefix": PREFIX,
+            "copied": [f"{PREFIX}/software", f"{PREFIX}/modules", *(["/opt/lmod"] if commit and with_modules else ())],
+            "chown": True,
             "parts": list(parts),
             "own": bool(plan.sources.easyblocks or plan.sources.hooks),
             "native": settings.target == easybuild_flags.NATIVE,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from hpc3build.bases import APT, Base
+from hpc3build.bases import Base
 from hpc3build.errors import InputError
 
 #: Names that easyconfigs use (all of EasyBuild 5.4.1's), and what they are called by apt and in the Fedora family.
@@ -77,54 +76,38 @@ def _one_of(alternatives: list[str], base: Base) -> str:
     for name in alternatives:
         if name in _NAMES:
             apt, rpm = _NAMES[name]
-            return apt if base.manager is APT else rpm
+            return apt if base.manager.name == "apt" else rpm
     named = [name for name in alternatives if name.endswith(base.manager.dev)]
     return (named or alternatives)[0]
 
 
-@dataclass(frozen=True)
-class Lmod:
-    """Lmod for one base: a command before its packages are installed, these packages, and a commit to build."""
-
-    before: str = ""
-    packages: tuple[str, ...] = ()
-    commit: str = ""
-
-
-#: EasyBuild 5 wants Lmod 8 or newer. The tag 8.7.60 of https://github.com/TACC/Lmod, found by its commit.
+#: EasyBuild 5 wants Lmod 8 or newer, and these have 6: the tag 8.7.60, by its commit.
 LMOD_SOURCE = "https://github.com/TACC/Lmod.git"
 LMOD_COMMIT = "7a3209f067ca98e0c444d0b2d30b91eafbe9763c"
-_PACKAGED_APT = Lmod(packages=("lmod",))
-_BUILT_APT = Lmod(
-    packages=("lua-filesystem", "lua-posix", "lua5.3", "tcl"),
-    commit=LMOD_COMMIT,
-)
-_PACKAGED_RPM = Lmod(packages=("Lmod",))
-#: EPEL has Lmod, and what Lmod needs lies in a repository that is switched off; EPEL's own `crb` switches it on.
-_EPEL = Lmod("dnf install -y epel-release && crb enable", ("Lmod",))
-_LMOD: Mapping[str, Lmod] = MappingProxyType(
-    {
-        "debian:12": _PACKAGED_APT,  # 8.6.19
-        "debian:13": _PACKAGED_APT,  # 8.7
-        "ubuntu:20.04": _BUILT_APT,  # 6.6
-        "ubuntu:22.04": _BUILT_APT,  # 6.6
-        "ubuntu:24.04": _PACKAGED_APT,  # 8.6.19
-        "rockylinux:8": _EPEL,
-        "rockylinux:9": _EPEL,
-        "almalinux:8": _EPEL,
-        "almalinux:9": _EPEL,
-        "fedora:40": _PACKAGED_RPM,
-        "fedora:41": _PACKAGED_RPM,
-    }
-)
+_OLD_LMOD = frozenset({"ubuntu:16.04", "ubuntu:18.04", "ubuntu:20.04", "ubuntu:22.04"})
+_OF_LMOD_SOURCE = ("lua-filesystem", "lua-posix", "lua5.3", "tcl")
+_LMOD_NAMES = frozenset({"lmod", "Lmod", "lua-lmod"})
 
 
-def lmod(base: Base) -> Lmod:
-    """Raises InputError for a base without any Lmod that EasyBuild could use."""
-    found = _LMOD.get(base.image)
-    if found is None:
+def builder_packages(base: Base) -> tuple[str, ...]:
+    """What a builder of this base takes to run EasyBuild. Raises InputError for a base without any Lmod."""
+    packages = tuple(name for name in base.easybuild_packages if name not in _LMOD_NAMES)
+    return (*packages, *lmod_packages(base))
+
+
+def lmod_packages(base: Base) -> tuple[str, ...]:
+    """The OS packages of Lmod, or those that a Lmod built from source runs with. Raises InputError for neither."""
+    if lmod_commit(base):
+        return _OF_LMOD_SOURCE
+    found = tuple(name for name in base.easybuild_packages if name in _LMOD_NAMES)
+    if not found:
         raise InputError(
             f"EasyBuild 5 needs Lmod 8 or newer, and {base.image} has none",
-            hint=f"bases for EasyBuild: {', '.join(_LMOD)}",
+            hint="debian:12, ubuntu:22.04, rockylinux:9 and fedora:41 are among the bases that do",
         )
     return found
+
+
+def lmod_commit(base: Base) -> str:
+    """The commit of Lmod to build; empty where the base's own is new enough."""
+    return LMOD_COMMIT if base.image in _OLD_LMOD else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ from hpc3build.errors import InputError, ToolError, ToolMissing
 from hpc3build.frontends.spack_manifest import manifest
 from hpc3build.frontends.spack_sources import PACKAGES_URL, source
 from hpc3build.recipe import Section, Settings, dump_yaml
-from hpc3build.run import Runner, failure
+from hpc3build.run import LAST_LINES, Completed, Runner, failure
 
 _BUILTIN = "repos/spack_repo/builtin"
 
@@ -26,11 +27,12 @@ def concretize(spack: Section, settings: Settings, folder: Path, runner: Runner)
     with TemporaryDirectory(prefix="hpc3build-spack-") as scratch:
         top = Path(scratch)
         environment = top / "environment"
-        document, local = manifest(spack, settings, str(environment))
+        made = manifest(spack, settings, str(environment))
+        document = made.document
         # Where packages would lie does not enter the lock, but Spack looks there for what is installed.
         document["config"]["install_tree"] = {"root": str(top / "store")}
         document["view"] = False
-        _write(environment, {"spack.yaml": dump_yaml({"spack": document}), **local})
+        _write(environment, {"spack.yaml": dump_yaml({"spack": document}), **made.files})
         _write(top / "scope", _scope(settings, folder, runner))
         for name in ("user", "system"):
             (top / name).mkdir()
@@ -48,7 +50,8 @@ def concretize(spack: Section, settings: Settings, folder: Path, runner: Runner)
             raise ToolMissing(error.message, hint="--spack DIR names a Spack, or put its bin folder on PATH") from error
         lock = environment / "spack.lock"
         if done.returncode != 0:
-            raise ToolError(failure(done), hint=f"Spack says so of {spack.path}, read without your own configuration")
+            whose = f"with {settings.spack_config}" if settings.spack_config else "without your own configuration"
+            raise ToolError(failure(_from_the_error(done)), hint=f"Spack says so of {spack.path}, read {whose}")
         if not lock.is_file():
             raise ToolError(f"{program} made no lock of {spack.path}", hint="are there specs in it?")
         return lock.read_text(encoding="utf-8")
@@ -81,6 +84,8 @@ def _scope(settings: Settings, folder: Path, runner: Runner) -> dict[str, bytes]
     if pinned or settings.packages_source:
         given = settings.packages_source or PACKAGES_URL
         recipes = source("spack-packages", given, pinned, "develop", folder, runner)
+        # Spack's index of patches is stale, and fatal, where recipes of another commit were read before.
+        found["config"] = {"misc_cache": f"$user_cache_path/hpc3build-{re.sub(r'[^A-Za-z0-9.-]', '-', recipes.ref)}"}
         if recipes.folder is None:
             key = "commit" if len(recipes.ref) == 40 else "tag" if recipes.ref.startswith("v") else "branch"
             found["repos"] = {"builtin": {"git": recipes.url, key: recipes.ref}}
@@ -93,6 +98,14 @@ def _scope(settings: Settings, folder: Path, runner: Runner) -> dict[str, bytes]
                 )
             found["repos"] = {"builtin": str((recipes.folder / _BUILTIN).resolve())}
     return {f"{section}.yaml": dump_yaml({section: value}) for section, value in found.items()}
+
+
+def _from_the_error(done: Completed) -> Completed:
+    """Its output from where Spack says what is wrong; of a hundred reasons the first count."""
+    lines = (done.stdout + done.stderr).splitlines()
+    first = next((number for number, line in enumerate(lines) if line.startswith("==> Error")), None)
+    kept = lines if first is None else lines[first : first + LAST_LINES]
+    return Completed(done.argv, done.returncode, "\n".join(kept), "")
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -7,8 +7,10 @@ import re
 
 from hpc3build import bases
 from hpc3build.errors import InputError
+from hpc3build.frontends.spack_container import Container
+from hpc3build.frontends.spack_local import DEVELOP
 from hpc3build.recipe import Settings
-from hpc3build.stack import Stack
+from hpc3build.stack import Package, Stack
 
 #: Externals that every builder has, or that are part of the system itself.
 _SYSTEM = frozenset({"gcc", "glibc", "llvm", "gcc-runtime", "musl"})
@@ -17,16 +19,17 @@ _EXACT = re.compile(r"v?\d+\.\d+\.\d+|[0-9a-f]{7,40}")
 
 
 def fit(
-    stack: Stack, lock: str, named: str | None, image: str, base: bases.Base | None, settings: Settings
+    stack: Stack, lock: str, container: Container, base: bases.Base | None, settings: Settings
 ) -> tuple[str | None, list[str]]:
-    """The Spack to install ``lock`` with, where ``named`` is the recipe's, and the packages of the lock's compilers.
+    """The Spack to install ``lock`` with, and the packages of the lock's compilers.
 
     Raises InputError naming everything that does not fit at once.
     """
     wrong: list[str] = []
     hints: list[str] = []
+    named, image = container.spack_ref, container.build_image
     systems = {package.os for package in stack.packages if package.os}
-    if base is not None and systems and systems != {base.os}:
+    if base is not None and base.os and systems and systems != {base.os}:
         wrong.append(f"it is for {', '.join(sorted(systems))}, and the base {image} is {base.os}")
         fits = [row.image for row in bases.BASES if row.os in systems]
         hints.append(f"--base {fits[0]}" if fits else "--base with an image of that system")
@@ -36,10 +39,13 @@ def fit(
         wrong.append(f"Spack {stack.manager_version} made it, and the builder would have {named or 'another'}")
         hints.append(f"--spack-ref {exact[0] if exact else 'the commit that made it'}")
     packages = _compilers(stack, base, wrong)
+    for package in missing_externals(stack, container, settings):
+        wrong.append(f"{package.name}@{package.version} is external, and the final image would lack it")
+        hints.append(f"os_packages:final with what has it, or --host-provided {package.name} where the host gives it")
     for package in stack.counted:
-        if package.external and package.name not in _SYSTEM and package.name not in settings.host_provided:
-            wrong.append(f"{package.name}@{package.version} is external, and the final image would lack it")
-            hints.append(f"--host-provided {package.name}, once os_packages or the base provide it")
+        developed = package.variants.get("dev_path")
+        if developed is not None and not str(developed).startswith(f"{DEVELOP}/"):
+            wrong.append(f"{package.name} is developed in {developed}, which the builder has not")
     if wrong:
         hints.append("or --concretize builder sets the lock aside")
         raise InputError(f"{stack.origin} does not fit the builder: {'; '.join(wrong)}", hint="; ".join(hints))
@@ -61,6 +67,27 @@ def off_target(stack: Stack, target: str) -> str:
 def _some(names: list[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def missing_externals(stack: Stack, container: Container, settings: Settings) -> list[Package]:
+    """External packages that programs link or run and that nothing brings into the final image.
+
+    What brings them: the base by its name, a package of ``os_packages:final`` that is called after it (libopenmpi3,
+    openmpi-bin), or the host by ``--host-provided``.
+    """
+    brought = bases.provided(container.final_image) | set(settings.host_provided) | _SYSTEM
+    return [
+        package
+        for package in stack.counted
+        if package.external
+        and package.name not in brought
+        and not any(_called_after(package.name, name) for name in container.final_packages)
+    ]
+
+
+def _called_after(package: str, os_package: str) -> bool:
+    """Whether an operating system's package is named after Spack's: ``libopenmpi3`` after ``openmpi``."""
+    return re.match(rf"(?:lib)?{re.escape(package)}(?![a-z])", os_package) is not None
 
 
 def _exact(lock: str, stack: Stack) -> list[str]:

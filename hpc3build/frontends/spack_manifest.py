@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hpc3build.errors import InputError
-from hpc3build.recipe import Section, Settings, kind, line_of
+from hpc3build.frontends.spack_local import Copied, copy_develop, copy_named
+from hpc3build.recipe import Section, Settings, kind
 
 #: Where the image keeps the environment, as ``spack containerize`` does; evidence is looked for there.
 ENVIRONMENT = "/opt/spack-environment"
-MAX_BYTES = 64 << 20
+VIEW = "/opt/views/view"
+STORE = "/opt/software"
+#: How an MPI of the host takes the place of the image's: ``mpi:mode`` of hpc3build.yaml.
+SWAPPED = "mpi_replace"
 # Keys of a requirement that hold lists of specs.
 _GROUPS = ("one_of", "any_of")
-# What tools left in a folder and nobody wrote.
-_MADE = frozenset({".git", "__pycache__", ".spack-env"})
+# What Spack's own containerize leaves out of the image as well.
+_DROPPED = ("cdash", "gitlab_ci", "modules")
 
 
-def manifest(spack: Section, settings: Settings, folder: str = ENVIRONMENT) -> tuple[Any, Mapping[str, bytes]]:
-    """The document for Spack, and files by their path in the environment's ``folder``.
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """``document`` is the spack.yaml for Spack, ``files`` those of this machine by their path in the environment.
 
-    It has no container section, its install tree and view are where the image has them, and the ``repos:`` and
-    ``include:`` that lie here are copied and named by their new paths. Raises InputError with file:line.
+    ``develop`` are sources by their path below :data:`spack_local.DEVELOP`, ``executable`` names files of both with
+    execute permission. ``template_dirs`` are folders here, ``notes`` what was left out or replaced.
+    """
+
+    document: Any
+    files: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    develop: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    executable: frozenset[str] = frozenset()
+    template_dirs: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def manifest(spack: Section, settings: Settings, folder: str = ENVIRONMENT) -> Manifest:
+    """The spack.yaml as Spack gets it, for an environment in ``folder``.
+
+    It has no container section, its install tree and view are where the image has them, and what ``repos:``,
+    ``include:`` and ``develop:`` name here is copied and named by its new path. Raises InputError with file:line.
     """
     specs = spack.data.get("specs", [])
     if not isinstance(specs, list) or not all(isinstance(spec, str | Mapping) for spec in specs):
@@ -34,24 +57,83 @@ def manifest(spack: Section, settings: Settings, folder: str = ENVIRONMENT) -> t
     config = found.setdefault("config", {})
     if not isinstance(config, dict):
         raise InputError(f"{spack.where('config')}: expected a mapping")
-    config["install_tree"] = {"root": "/opt/software"}
-    found["view"] = "/opt/views/view"
+    notes = [*_replaced(spack, found)]
+    template_dirs = _template_dirs(spack.section("config"))
+    config.pop("template_dirs", None)
+    config["install_tree"] = {"root": STORE}
+    found["view"] = VIEW
+    if swaps_mpi(settings):
+        _runpath(spack.section("config"), config)
     packages = found.setdefault("packages", {})
     if not isinstance(packages, dict) or not all(isinstance(value, dict) for value in packages.values()):
         raise InputError(f"{spack.where('packages')}: expected a mapping of mappings")
     target = settings.target or (None if _names_a_target(found) else "x86_64")
     if target is not None:
         _require(spack.section("packages"), packages, target)
-    files: dict[str, bytes] = {}
+    files, develop = Copied(), Copied()
     for key in ("repos", "repos:", "include", "include:"):
         if key in found:
-            files.update(_Local(spack, key, folder).copied(found))
-    return found, files
+            copy_named(spack, key, found, files, folder)
+    if found.get("develop"):
+        copy_develop(spack.section("develop"), found["develop"], develop)
+    return Manifest(
+        document=found,
+        files=MappingProxyType(files.files),
+        develop=MappingProxyType(develop.files),
+        executable=frozenset(files.executable | develop.executable),
+        template_dirs=template_dirs,
+        notes=tuple(notes),
+    )
+
+
+def swaps_mpi(settings: Settings) -> bool:
+    """Whether the recipe asks for an MPI that the host's can take the place of."""
+    return SWAPPED in (settings.mpi_mode or "").replace(",", " ").split()
+
+
+def _replaced(spack: Section, found: Any) -> list[str]:
+    """Take out what has no place in an image, and say so, as Spack's containerize does."""
+    notes = []
+    for key in _DROPPED:
+        if key in found:
+            notes.append(f"{spack.where(key)}: not used in images, left out")
+            found.pop(key)
+    if "install_tree" in (found.get("config") or {}):
+        notes.append(f"{spack.section('config').where('install_tree')}: replaced, software is in {STORE}")
+    if found.get("view", True) is not True:
+        notes.append(f"{spack.where('view')}: replaced, the view is {VIEW}")
+    concretizer = found.get("concretizer")
+    if isinstance(concretizer, Mapping) and concretizer.get("unify", True) is not True:
+        where = spack.section("concretizer").where("unify")
+        notes.append(f"{where}: not true, so the image may hold several variants of one package")
+    return notes
+
+
+def _template_dirs(config: Section) -> tuple[Path, ...]:
+    """``config:template_dirs`` that lie on this machine; relative ones are beside the recipe, as Spack has them."""
+    here = config.path.resolve().parent
+    given = config.texts("template_dirs")
+    local = [re.sub(r"^\$(?:env\b|\{env\})/*", "", folder) for folder in given]
+    return tuple(here / os.path.expanduser(folder) for folder in local if "$" not in folder)  # noqa: PTH111
+
+
+def _runpath(section: Section, config: Any) -> None:
+    """An RPATH would win over whatever the host brings; a RUNPATH gives way (R8)."""
+    asked = config.get("shared_linking", "runpath")
+    kind_asked = asked.get("type", "runpath") if isinstance(asked, Mapping) else asked
+    if kind_asked != "runpath":
+        raise InputError(
+            f"{section.where('shared_linking')}: {kind_asked} defeats mpi:mode {SWAPPED}",
+            hint="take out shared_linking, or mpi:mode of hpc3build.yaml",
+        )
+    config["shared_linking"] = {**(asked if isinstance(asked, Mapping) else {}), "type": "runpath"}
 
 
 def _names_a_target(found: Mapping[str, Any]) -> bool:
     everything = found.get("packages", {}).get("all", {})
-    text = f"{everything.get('target', '')} {everything.get('require', '')} {found.get('specs', '')}"
+    # Specs may take their targets from definitions, as $targets of a matrix.
+    said = (everything.get("target", ""), everything.get("require", ""), found.get("specs", ""))
+    text = " ".join(map(str, (*said, found.get("definitions", ""))))
     return bool(everything.get("target")) or "target=" in text or "arch=" in text
 
 
@@ -78,69 +160,3 @@ def _is_about(name: str, item: Any) -> bool:
         return all(_is_about(name, spec) for spec in (item.get("spec", ""), *specs))
     found = re.match(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?![A-Za-z0-9_.-]*=)", str(item))
     return found is None or found.group() == name
-
-
-class _Local:
-    """The entries of one key that are paths on this machine."""
-
-    def __init__(self, spack: Section, key: str, environment: str) -> None:
-        self.spack, self.key, self.environment = spack, key, environment
-        self.name = key.rstrip(":")
-
-    def copied(self, found: Any) -> Mapping[str, bytes]:
-        """The files, after their new paths were written into ``found``."""
-        files: dict[str, bytes] = {}
-        entries, theirs = found[self.key], self.spack.data[self.key]
-        if not isinstance(entries, dict | list) or (self.name == "include" and isinstance(entries, dict)):
-            raise InputError(f"{self.spack.where(self.key)}: expected a list{' or a mapping' * (self.name == 'repos')}")
-        for position, (at, entry) in enumerate(_items(entries)):
-            where = f"{self.spack.path}:{line_of(theirs, at)}: {self.name}"
-            given = entry.get("path") if isinstance(entry, dict) else entry
-            if not isinstance(given, str) or (path := self._here(given, where)) is None:
-                continue
-            if not path.exists() and isinstance(entry, dict) and entry.get("optional"):
-                continue
-            folder = f"{self.name}/{at if re.fullmatch(r'[A-Za-z0-9_-]+', str(at)) else position}"
-            new, more = self._files(path, f"{where}: {given}", folder)
-            files.update(more)
-            if isinstance(entry, dict):
-                entry["path"] = f"{self.environment}/{new}"
-            else:
-                entries[at] = f"{self.environment}/{new}"
-        return files
-
-    def _here(self, given: str, where: str) -> Path | None:
-        """The path of an entry beside the recipe; None for URLs and for what Spack brings itself."""
-        if re.match(r"[a-z][a-z0-9+.-]*://|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:", given) or re.match(r"\$\{?spack\b", given):
-            return None
-        path = re.sub(r"^\$(?:env\b|\{env\})/*", "", given)
-        if "$" in path or path.startswith("~"):
-            raise InputError(f"{where}: {given}: what it stands for is not known in the builder", hint="a plain path")
-        return self.spack.path.resolve().parent / path
-
-    def _files(self, path: Path, where: str, folder: str) -> tuple[str, Mapping[str, bytes]]:
-        """The new path of a file or folder, below the environment's, and its files."""
-        if self.name == "repos" and not (path / "repo.yaml").is_file():
-            raise InputError(f"{where}: no package repository there", hint="a folder with a repo.yaml")
-        if not path.exists():
-            raise InputError(f"{where}: no such file", hint="a path beside the spack.yaml")
-        top = path.resolve()
-        # Python finds the recipes of a repository below a folder of this name.
-        parts = top.parts[top.parts.index("spack_repo") :] if "spack_repo" in top.parts else (top.name,)
-        new = "/".join((folder, *parts))
-        files: dict[str, bytes] = {}
-        size = 0
-        for file in sorted(top.rglob("*")) if top.is_dir() else (top,):
-            if not file.is_file() or _MADE & set(file.relative_to(top.parent).parts):
-                continue
-            if not file.resolve().is_relative_to(top):
-                raise InputError(f"{where}: {file.relative_to(top)} is a link that leads out of it")
-            size += file.stat().st_size
-            if size > MAX_BYTES:
-                raise InputError(f"{where}: larger than {MAX_BYTES >> 20} MiB")
-            files[f"{new}/{file.relative_to(top)}" if file != top else new] = file.read_bytes()
-        return new, files
-
-
-def _items(entries: Any) -> Iterator[tuple[Any, Any]]:
-    yield from list(entries.items()) if isinstance(entries, dict) else enumerate(list(entries))

@@ -8,9 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hpc3build.errors import InputError, ToolError
-from hpc3build.run import Runner
+from hpc3build.frontends.spack_container import Container
+from hpc3build.recipe import Settings
+from hpc3build.run import Runner, missing
 
+#: The Spack of recipes without lock that name none.
+DEFAULT_REF = "v0.23.1"
 PACKAGES_URL = "https://github.com/spack/spack-packages.git"
+#: The package recipes that each release of Spack takes by itself (its etc/spack/defaults); older ones bring their own.
+_PACKAGES_OF = {"1.0": "releases/v2025.07", "1.1": "releases/v2025.11", "develop": "develop"}
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+LS_REMOTE_SECONDS = 60
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]*://|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:)[A-Za-z0-9._:/@~+%-]+")
 
 
@@ -25,6 +33,65 @@ class Source:
     url: str
     ref: str
     folder: Path | None = None
+
+
+def sources(container: Container, settings: Settings, ref: str | None, beside: Path, runner: Runner) -> list[Source]:
+    """Spack at ``ref``, and its package recipes where a pin or an option names them; else Spack fetches those itself.
+
+    ``--pin`` names both by commit, and asks for that where they are URLs. Raises InputError, ToolError.
+    """
+    spack = source("spack", container.spack_url, ref, DEFAULT_REF, beside, runner)
+    pin = settings.pin
+    found = [_asked(spack, runner, keep=not (pin or container.resolve_sha)) if _asks(container, pin) else spack]
+    wanted = settings.pins.get("spack-packages")
+    if not (wanted or settings.packages_source) and pin:
+        wanted = _packages_of(ref or DEFAULT_REF)
+    if wanted or settings.packages_source:
+        where = settings.packages_source or PACKAGES_URL
+        packages = source("spack-packages", where, wanted, "develop", beside, runner)
+        found.append(_asked(packages, runner, keep=False) if pin else packages)
+    return found
+
+
+def _asks(container: Container, pin: bool) -> bool:
+    return pin or container.resolve_sha or container.verify
+
+
+def _packages_of(ref: str) -> str | None:
+    """The branch of spack-packages for a release of Spack; None for one that brings its own recipes."""
+    if ref in _PACKAGES_OF:
+        return _PACKAGES_OF[ref]
+    if release := re.fullmatch(r"(?:releases/)?v?(\d+)\.(\d+)(?:\.\d+)?", ref):
+        if release.group(1) == "0":
+            return None
+        known = _PACKAGES_OF.get(f"{release.group(1)}.{release.group(2)}")
+        if known is not None:
+            return known
+    raise InputError(
+        f"--pin: which spack-packages Spack {ref} takes is not known", hint="pins: spack-packages of hpc3build.yaml"
+    )
+
+
+def _asked(found: Source, runner: Runner, *, keep: bool) -> Source:
+    """The source by the commit that its reference names now (as it is with ``keep``, once that is there)."""
+    if found.folder is not None or _COMMIT.fullmatch(found.ref):
+        return found
+    names = [f"refs/tags/{found.ref}^{{}}", f"refs/tags/{found.ref}", f"refs/heads/{found.ref}", found.ref]
+    # git asks a terminal for passwords unless it is told not to.
+    argv = ["env", "GIT_TERMINAL_PROMPT=0", "git", "ls-remote", "--", found.url, *names]
+    done = runner(argv, check=False, timeout=LS_REMOTE_SECONDS)
+    if done.returncode == 127:
+        raise missing("git")
+    if done.returncode != 0:
+        raise ToolError(
+            f"{found.name}: {found.url} does not answer: {(done.stderr.strip().splitlines() or ['no message'])[-1]}",
+            hint="a clone on this machine needs no network: --spack-source DIR, --packages-source DIR",
+        )
+    commits = {name: commit for commit, _, name in (line.partition("\t") for line in done.stdout.splitlines())}
+    commit = next((commits[name] for name in names if _COMMIT.fullmatch(commits.get(name, ""))), None)
+    if commit is None:
+        raise InputError(f"{found.name}: {found.url} has no {found.ref}", hint="a tag, a branch or a whole commit")
+    return found if keep else Source(found.name, found.url, commit)
 
 
 def source(name: str, given: str, ref: str | None, default: str, beside: Path, runner: Runner) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from types import MappingProxyType
 
 from hpc3build.host.fingerprint import Fabric, Injected, Launcher, Mpi, newest
@@ -51,7 +52,24 @@ _VERSION = r"\d+(?:\.\d+)+"
 def mpi(probe: Probe) -> tuple[Mpi, ...]:
     """Every MPI library found, then modules whose library was not looked into."""
     found = [entry for path, library in probe.libraries.items() if (entry := _of_library(path, library))]
-    return (*found, *_of_modules(probe))
+    return (*(_completed(entry, probe) for entry in found), *_of_modules(probe))
+
+
+def _completed(entry: Mpi, probe: Probe) -> Mpi:
+    """What mpichversion says of its own MPICH, whose file may carry no version in its name (PyPI's wheel)."""
+    prefix = probe.programs.get("mpichversion", "").rpartition("/bin/")[0]
+    said = probe.commands.get("mpichversion", "")
+    # libtool's current:revision:age is the file version (current - age).age.revision.
+    numbers = re.search(r"^MPICH ABI:\s*(\d{1,4}):(\d{1,4}):(\d{1,4})$", said, re.MULTILINE)
+    if entry.abi or entry.implementation != "mpich" or not numbers or not prefix:
+        return entry
+    if not (entry.path or "").startswith(f"{prefix}/"):
+        return entry
+    current, revision, age = map(int, numbers.groups())
+    version = re.search(rf"^MPICH Version:\s*({_VERSION})", said, re.MULTILINE)
+    told = {"abi": f"{current - age}.{age}.{revision}", "version": version.group(1) if version else entry.version}
+    sources = {**entry.sources, **dict.fromkeys((name for name, value in told.items() if value), "mpichversion")}
+    return replace(entry, sources=sources, **told)
 
 
 def _of_library(path: str, library: Library) -> Mpi | None:

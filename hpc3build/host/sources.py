@@ -132,6 +132,7 @@ PROGRAMS: tuple[str, ...] = (
     "skopeo",
     "nerdctl",
     "mpirun",
+    "mpichversion",
     "srun",
     "wi4mpi",
     "nvidia-smi",
@@ -148,6 +149,7 @@ COMMANDS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "fi_info": ("fi_info", "-l"),
         "ucx_info": ("ucx_info", "-v"),
         "mpirun": ("mpirun", "--version"),
+        "mpichversion": ("mpichversion",),
         "srun-mpi": ("srun", "--mpi=list"),
         "srun": ("srun", "--version"),
         "podman": ("podman", "--version"),
@@ -164,6 +166,6 @@ COMMANDS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 #: The commands whose answers the rules of match read.
-MATCHING = frozenset({"nvidia-smi", "nvidia-smi-query", "rocminfo", "mpirun", "srun-mpi", "ucx_info"})
+MATCHING = frozenset({"nvidia-smi", "nvidia-smi-query", "rocminfo", "mpirun", "mpichversion", "srun-mpi", "ucx_info"})
 COMMAND_SECONDS = 2
 COMMAND_BYTES = 65536

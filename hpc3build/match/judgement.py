@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from hpc3build.facts import Key
 from hpc3build.findings import Finding, Outcome
@@ -32,7 +33,7 @@ class Judgement:
     findings: tuple[Finding, ...]
     score: int = 0
 
-    @property
+    @cached_property
     def severity(self) -> int:
         """0 for OK to 3 for FAILS: the worst of the findings."""
         return max((_ORDER.index(finding.outcome) for finding in self.findings), default=0)

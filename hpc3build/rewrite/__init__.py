@@ -8,7 +8,7 @@ get annotations, nothing but configurations and manifests is written. ``target``
 
 from hpc3build.rewrite.attach import ARTIFACT_TYPE, Attachment, attach, plan_attachment
 from hpc3build.rewrite.diff import changes
-from hpc3build.rewrite.plan import Policy, Rewrite, plan
+from hpc3build.rewrite.plan import Policy, Rewrite, plan, read
 from hpc3build.rewrite.target import DEFAULT, Platform, Target
 from hpc3build.rewrite.transfer import transfer
 from hpc3build.rewrite.write import Result, apply, would
@@ -27,6 +27,7 @@ __all__ = [
     "changes",
     "plan",
     "plan_attachment",
+    "read",
     "transfer",
     "would",
 ]

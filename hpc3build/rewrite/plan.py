@@ -129,7 +129,9 @@ def check_labels(where: str, annotations: Mapping[str, str], labels: Mapping[str
     """Rule R10: runtimes see the label, so an annotation that says otherwise would mislead."""
     wrong = [key for key in sorted(annotations) if labels.get(key, annotations[key]) != annotations[key]]
     if wrong:
-        told = "; ".join(f"{key}: the label says {labels[key]!r}, not {annotations[key]!r}" for key in wrong)
+        told = "; ".join(
+            f"{key}: the label says {labels[key][:100]!r}, not {annotations[key][:100]!r}" for key in wrong
+        )
         raise Contradiction(
             f"{where}: labels of the image contradict the annotations: {told}",
             hint="write both with --labels (the image ID changes), or leave the key out",
@@ -199,7 +201,8 @@ class _Work:
             check_labels(where, self.wish.annotations, config.labels if config else EMPTY)
             if config is not None:
                 self.unlabelled |= self.wish.annotations.keys() - config.labels.keys()
-                new = old.with_config(config.digest, len(config.raw))
+                if config.digest != old.config.digest:  # a descriptor that lies is not ours to mend
+                    new = old.with_config(config.digest, len(config.raw))
         # Without annotations to touch, a Docker image stays one.
         if old.is_docker and touches((self.wish.annotations, self.wish.remove), old.annotations):
             new = new.to_oci()

@@ -12,7 +12,7 @@ from hpc3build.rewrite.plan import Rewrite
 from hpc3build.rewrite.receipt import Entry
 from hpc3build.rewrite.tree import is_absence
 from hpc3build.rewrite.write import Result, keep, notes_of, put_in_list, read_back
-from hpc3build.stores import Store
+from hpc3build.stores import Store, read_blob
 
 
 def transfer(
@@ -23,10 +23,11 @@ def transfer(
     *,
     backup_tag: str | None = None,
     verify: bool = False,
+    here: bool = False,
 ) -> Result:
     """Write a plan under ``to``, in the repository of ``target``; what is there already is not sent again.
 
-    ``target`` may be ``source`` itself.
+    ``here`` says that both stores are one place, so that only what is new is written.
 
     ``backup_tag`` is for what ``to`` named before. Raises TagMoved when ``to`` is moved by somebody else meanwhile.
     """
@@ -34,7 +35,7 @@ def transfer(
     before = _there(target, tag)
     written: list[str] = []
     if before is None or before.digest != rewrite.new_digest:
-        work = _Transfer(source, target, rewrite, written)
+        work = _Transfer(source, target, rewrite, written, here)
         work.bring(rewrite.new)
         for _, referrer in rewrite.referrers:
             work.bring(referrer)
@@ -58,7 +59,7 @@ def transfer(
         bool(written),
         tuple(written),
         rewrite.converted,
-        (*rewrite.warnings, *notes_of(target)),
+        (*rewrite.warnings, *notes_of(source), *(notes_of(target) if target is not source else ())),
         tuple(changes(rewrite)),
         undo,
     )
@@ -74,17 +75,20 @@ def _there(target: Store, tag: str) -> Manifest | None:
 
 
 class _Transfer:
-    def __init__(self, source: Store, target: Store, rewrite: Rewrite, written: list[str]) -> None:
+    def __init__(self, source: Store, target: Store, rewrite: Rewrite, written: list[str], here: bool) -> None:
         self._source, self._target, self._written = source, target, written
+        self._here = here
         self._new = {new.digest: new for _, new in rewrite.manifests}
         self._configs = {new.digest: new.raw for _, new in rewrite.configs}
         self._done: set[str] = set()
 
     def bring(self, manifest: Manifest) -> None:
         """All that a manifest points to."""
-        here = self._source is self._target
+        if self._here and self._target is not self._source and not manifest.is_index:
+            # Of the layers' place each image of containers-storage knows, of the configuration its own name alone.
+            self._target.put_blob(read_blob(self._source, manifest.config.digest))
         for child in _once(manifest.descriptors, self._done):
-            if here and child.digest not in self._new and child.digest not in self._configs:
+            if self._here and child.digest not in self._new and child.digest not in self._configs:
                 continue
             if child.media_type in INDEXES | MANIFESTS:
                 found = self._new.get(child.digest) or self._source.manifest(child.digest)

@@ -22,6 +22,7 @@ class Result:
     """What ``apply`` did; ``written`` are digests in the order of writing, ``changes`` the lines that show it.
 
     ``undo`` is what takes it back, None where nothing was written or the old image cannot be named again.
+    ``undecided`` are keys that were left as they are, because what is known of them does not agree.
     """
 
     reference: Reference
@@ -33,6 +34,7 @@ class Result:
     warnings: tuple[str, ...]
     changes: tuple[str, ...] = ()
     undo: Entry | None = None
+    undecided: tuple[str, ...] = ()
 
 
 def apply(store: Store, rewrite: Rewrite, *, backup_tag: str | None = None, verify: bool = False) -> Result:

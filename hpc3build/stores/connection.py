@@ -18,10 +18,12 @@ import ssl
 import time
 from collections.abc import Mapping
 from email.message import Message
+from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from hpc3build.errors import InputError, StoreError
+from hpc3build.stores import certificates
 from hpc3build.stores.access import Access, Limits, is_loopback
 
 Origin = tuple[str, str, int]
@@ -112,7 +114,7 @@ class Connections:
         self._access = access
         self._limits = limits
         self._idle: dict[Origin, list[_Link]] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._tls: dict[Path | None, ssl.SSLContext] = {}
 
     def exchange(self, method: str, url: str, headers: Mapping[str, str], content: Content, until: float) -> Reply:
         """Send one request and read the answer's head, before ``until`` (monotonic). Raises Cut and its kinds."""
@@ -150,7 +152,8 @@ class Connections:
         through = (proxy.hostname or "", proxy.port or 80) if proxy else (host, port)
         made: http.client.HTTPConnection
         if scheme == "https":
-            made = http.client.HTTPSConnection(*through, timeout=seconds, blocksize=_BLOCK, context=self._context())
+            context = self._context(host, port)
+            made = http.client.HTTPSConnection(*through, timeout=seconds, blocksize=_BLOCK, context=context)
             if proxy:
                 made.set_tunnel(host, port, headers=_proxy_login(proxy))
         else:
@@ -165,18 +168,22 @@ class Connections:
             raise
         return link
 
-    def _context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
+    def _context(self, host: str, port: int) -> ssl.SSLContext:
+        folder = certificates.folder(host, port, os.environ)
+        if folder not in self._tls:
+            context = ssl.create_default_context()
             if self._access.ca_file is not None:
                 try:
-                    self._tls.load_verify_locations(self._access.ca_file)
+                    context.load_verify_locations(self._access.ca_file)
                 except OSError as error:
                     raise InputError(f"--ca-file {self._access.ca_file}: {told(error)}", hint="a PEM file") from error
+            if folder is not None:
+                certificates.load(context, folder)
             if not self._access.tls_verify:
-                self._tls.check_hostname = False
-                self._tls.verify_mode = ssl.CERT_NONE
-        return self._tls
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            self._tls[folder] = context
+        return self._tls[folder]
 
 
 class _Link:
@@ -313,7 +320,8 @@ def _no_connection(error: BaseException, place: Origin, proxy: SplitResult | Non
     if isinstance(error, ssl.SSLCertVerificationError):
         return StoreError(
             f"{where}: its certificate is not trusted: {told(error)}",
-            hint="--ca-file FILE names the authority's certificate; --tls-verify=false trusts anybody",
+            hint="--ca-file FILE names the authority's certificate, as does certs.d (docs/annotate.md); "
+            "--tls-verify=false trusts anybody",
         )
     broken = (ssl.SSLError, ConnectionResetError, BrokenPipeError)
     if scheme == "https" and (isinstance(error, broken) or (isinstance(error, TimeoutError) and is_loopback(host))):

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import posixpath
 import tarfile
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
 
@@ -29,6 +31,8 @@ from hpc3build.stores.tarmap import header_block, padded
 
 _SECONDS = 3600  # docker packs a large image for minutes before the first byte comes
 _PIECE = 1 << 20
+_HINT = "is dockerd running, and may you use its socket? DOCKER_HOST names another one"
+DEFAULT_HOST = "unix:///var/run/docker.sock"
 _CONTAINERD = "io.containerd.snapshotter"
 
 
@@ -46,7 +50,7 @@ def docker_told(what: str) -> Iterator[None]:
     except (DockerException, OSError) as error:  # what requests raises is an OSError, too
         raise StoreError(
             f"{what}: docker is not reached: {str(error)[:300]}",
-            hint="is dockerd running, and may you use its socket? DOCKER_HOST names another one",
+            hint=_HINT,
         ) from error
 
 
@@ -54,6 +58,9 @@ def connect(what: str) -> Any:
     """The daemon that the environment names ($DOCKER_HOST). Raises StoreError."""
     import docker
 
+    host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+    if host.startswith("unix://") and not Path(host.removeprefix("unix://")).exists():
+        raise StoreError(f"{what}: docker is not reached: there is no {host.removeprefix('unix://')}", hint=_HINT)
     with docker_told(what):
         return docker.from_env(timeout=_SECONDS)
 
@@ -129,7 +136,7 @@ class DaemonStore:
         self._incoming[blob.digest] = (blob, source)
 
     def put_manifest(self, manifest: Manifest, tag: str | None, *, expect: str | None = None) -> None:
-        """See Store; annotations are left out, as ``notes`` tells. Raises StoreError without a tag or for an index."""
+        """See Store; annotations are left out, as ``notes`` tells. Raises StoreError for an index and without a tag."""
         if tag is None or manifest.is_index:
             raise StoreError(f"{self.reference}: docker keeps single images, each under a name")
         if manifest.annotations:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -101,6 +102,26 @@ class Layout(IndexedStore):
             with source.blob(blob.digest) as stream, replacing(path) as file:
                 shutil.copyfileobj(stream, file, 1 << 20)
                 check_size(blob, file.tell())
+
+    def put_stream(self, pieces: Iterable[bytes]) -> tuple[str, int]:
+        """Store a blob whose digest is known at its end; returns digest and size."""
+        folder = self.path / "blobs" / "sha256"
+        hasher, size = hashlib.sha256(), 0
+        with told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            new = folder / f".new-{secrets.token_hex(8)}"
+            try:
+                with new.open("xb") as file:
+                    for piece in pieces:
+                        hasher.update(piece)
+                        size += file.write(piece)
+                    file.flush()
+                    os.fsync(file.fileno())
+                new.replace(folder / hasher.hexdigest())
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
+        return f"sha256:{hasher.hexdigest()}", size
 
     def absorb(self, other: Layout) -> None:
         """Move the other layout's blobs here, by rename where the file system allows; index.json is not touched."""

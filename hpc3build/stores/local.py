@@ -38,15 +38,32 @@ class LocalStore:
         self._pending: dict[str, bytes] = {}
         self._export: Path | None = None
         self._exported: dict[str, str] = {}
+        self.notes: list[str] = []
         self._incoming: Layout | None = None  # of an image that is copied here
+        self._packed: Layout | None = None
         self._name: Reference | None = None
 
     # ---- reading
 
     def manifest(self, reference: str | None = None) -> Manifest:
         """See Store; None is the image that the store was opened for."""
+        if self._packed is not None and reference in (None, self.reference.tag, self.reference.digest):
+            return self._packed.manifest(_TAG)
         image = self._image(reference)
         return Manifest.parse(self._inspect(image), None, image.digest)
+
+    def pack(self) -> None:
+        """From here on be the image as ``podman push`` would give it.
+
+        The store keeps layers unpacked, and what its manifest says of packed ones cannot be brought back to the byte.
+        """
+        if self._packed is None:
+            before = self.manifest()
+            layout = Layout.create(tempfile.mkdtemp(prefix="hpc3build-", dir=self._scratch))
+            self._packed = layout
+            self._skopeo(self._image(None), "copy", "-q", str(self._image(None)), f"oci:{layout.path}:{_TAG}")
+            if (now := layout.manifest(_TAG).digest) != before.digest:
+                self.notes.append(f"{self.reference}: its layers were packed anew: {before.digest} is {now} elsewhere")
 
     @contextlib.contextmanager
     def blob(self, digest: str) -> Iterator[BinaryIO]:
@@ -57,6 +74,10 @@ class LocalStore:
         """
         if digest in self._pending:
             yield io.BytesIO(self._pending[digest])
+            return
+        if self._packed is not None:
+            with self._packed.blob(digest) as stream:
+                yield stream
             return
         if digest not in self._exported:
             manifest = self.manifest()
@@ -119,9 +140,10 @@ class LocalStore:
 
     def close(self) -> None:
         """Remove the exported layers, and what came for an image."""
-        if self._incoming is not None:
-            shutil.rmtree(self._incoming.path, ignore_errors=True)
-        self._incoming = None
+        for layout in (self._incoming, self._packed):
+            if layout is not None:
+                shutil.rmtree(layout.path, ignore_errors=True)
+        self._incoming = self._packed = None
         if self._export is not None:
             shutil.rmtree(self._export, ignore_errors=True)
         self._export = None

@@ -149,6 +149,9 @@ class Login:
         self._check_realm(challenge.realm)
         given = self._credentials().credentials
         scopes = challenge.scope.split() or [f"repository:{self.reference.name}:pull{',push' if write else ''}"]
+        if write:  # a HEAD before a PUT is challenged for reading alone
+            mine = f"repository:{self.reference.name}:"
+            scopes = [f"{mine}pull,push" if scope == f"{mine}pull" else scope for scope in scopes]
         if given and given.bearer:
             token: str | None = given.bearer
         elif given and given.identity:

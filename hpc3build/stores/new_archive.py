@@ -85,9 +85,11 @@ class NewArchive:
             os.fsync(file.fileno())
             file.close()
             self._file = None
-            # Somebody else's file that came meanwhile stays: a link is not made over it.
-            os.link(self._new, self.path)
-            self._new.unlink()
+            try:
+                os.link(self._new, self.path)  # which is not made over a file that came meanwhile
+                self._new.unlink()
+            except PermissionError:  # a file system without links
+                self._new.rename(self.path)
             sync_folder(self.path.parent)
 
     def tags(self) -> tuple[str, ...]:
@@ -99,7 +101,7 @@ class NewArchive:
         if self._file is not None:
             self._file.close()
             self._file = None
-            self._new.unlink(missing_ok=True)
+        self._new.unlink(missing_ok=True)
 
     def __enter__(self) -> NewArchive:
         return self

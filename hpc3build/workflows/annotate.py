@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hpc3build import rewrite
 from hpc3build.errors import InputError, StoreError, TagMoved
+from hpc3build.facts import Conflict, Source
 from hpc3build.facts import vocabulary as voc
 from hpc3build.pairs import check_pair
 from hpc3build.recipe import Settings, read_text
@@ -20,7 +21,8 @@ from hpc3build.reference import DAEMON, DOCKER, STORAGE, Reference, is_digest
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store, open_target
 from hpc3build.stores.access import Access
-from hpc3build.workflows.describe import describe, facts_of
+from hpc3build.stores.local import LocalStore
+from hpc3build.workflows.describe import DEFAULT, Depth, describe, facts_of
 
 if TYPE_CHECKING:
     from hpc3build.stores.transport import Client
@@ -44,6 +46,7 @@ class Wish:
     remove: tuple[str, ...] = ()
     source: str | None = None
     detect: bool = False
+    depth: Depth = DEFAULT
     labels: bool = False
     expect_digest: str | None = None
     dry_run: bool = False
@@ -148,15 +151,17 @@ def _annotate(
     reference: Reference, wish: Wish, runner: Runner, access: Access | None, client: Client | None
 ) -> rewrite.Result:
     with open_store(reference, runner, access, client, read_back=wish.verify) as store:
-        pairs: dict[str, str] = {}
-        if wish.detect:
-            pairs |= describe(store, reference, labels=False).facts.annotations()
-        pairs |= wish.pairs
+        found = _detected(store, reference, wish)
+        pairs = {**found.pairs, **wish.pairs}
         if pairs and any(key in voc.BY_NAME for key in pairs):
             pairs.setdefault(voc.VOCABULARY.name, voc.VERSION)
         if wish.attach:
-            return _attach(store, reference, wish, pairs)
+            return found.told(_attach(store, reference, wish, pairs))
         place = wish.to or reference
+        if isinstance(store, LocalStore) and place.transport != STORAGE:
+            rewrite.read(store, reference, wish.expect_digest)
+            wish = replace(wish, expect_digest=None)
+            store.pack()
         kept = pairs if not pairs or keeps_annotations(place, wish) else {}
         plan = rewrite.plan(
             store,
@@ -173,14 +178,50 @@ def _annotate(
         _check_place(plan, place)
         backup = _backup_tag(plan, wish, place)
         if wish.dry_run:
-            return preview(plan, place)
+            return found.told(preview(plan, place))
         verify = wish.verify and place.transport not in (DOCKER, DAEMON)  # whose stores look themselves
         if wish.to is None:
-            return rewrite.apply(store, plan, backup_tag=backup, verify=verify)
+            return found.told(rewrite.apply(store, plan, backup_tag=backup, verify=verify))
         if _same_place(reference, wish.to):
-            return rewrite.transfer(store, store, plan, wish.to, backup_tag=backup, verify=verify)
+            return found.told(
+                rewrite.transfer(store, store, plan, wish.to, backup_tag=backup, verify=verify, here=True)
+            )
+        here = reference.transport == STORAGE == place.transport and reference.storage == place.storage
         with open_target(wish.to, runner, access, client, read_back=wish.verify) as target:
-            return rewrite.transfer(store, target, plan, wish.to, backup_tag=backup, verify=verify)
+            return found.told(
+                rewrite.transfer(store, target, plan, wish.to, backup_tag=backup, verify=verify, here=here)
+            )
+
+
+@dataclass(frozen=True)
+class _Detected:
+    """What the evidence inside an image says: the pairs to write, and where it does not agree."""
+
+    pairs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    conflicts: tuple[Conflict, ...] = ()
+
+    def told(self, result: rewrite.Result) -> rewrite.Result:
+        """``result`` with the conflicts as warnings."""
+        warnings = [
+            f"{conflict.key.name} is left as it is: {conflict.message} (-a {conflict.key.name}=VALUE decides)"
+            for conflict in self.conflicts
+        ]
+        undecided = tuple(conflict.key.name for conflict in self.conflicts)
+        return replace(result, warnings=(*result.warnings, *warnings), undecided=undecided)
+
+
+def _detected(store: Store, reference: Reference, wish: Wish) -> _Detected:
+    """With ``detect``. What only a label says stays a label; a key that the wish decides is no conflict."""
+    if not wish.detect:
+        return _Detected()
+    facts = describe(store, reference, depth=wish.depth).facts
+    pairs = {
+        key.name: fact.value
+        for key, fact in facts.items()
+        if fact.source is not Source.LABEL or not fact.evidence.startswith("label ")
+    }
+    decided = {*wish.pairs, *wish.remove}
+    return _Detected(pairs, tuple(conflict for conflict in facts.conflicts if conflict.key.name not in decided))
 
 
 def keeps_annotations(place: Reference, wish: Wish) -> bool:

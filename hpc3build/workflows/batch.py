@@ -143,5 +143,7 @@ class _Work:
 
 
 def worst(outcomes: Iterable[Outcome]) -> int:
-    """The exit code of a run: the highest of its errors', 0 without any."""
-    return max((outcome.error.exit_code for outcome in outcomes if outcome.error), default=0)
+    """The exit code of a run: the highest of its errors'; else 1 where a key was left undecided, 0 without any."""
+    outcomes = tuple(outcomes)
+    undecided = any(outcome.result.undecided for outcome in outcomes if outcome.result)
+    return max((outcome.error.exit_code for outcome in outcomes if outcome.error), default=int(undecided))

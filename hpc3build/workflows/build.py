@@ -19,7 +19,8 @@ from hpc3build.errors import Contradiction, InputError, ToolError
 from hpc3build.facts import Fact, Facts, Source, gather
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import of_packages, reconcile
-from hpc3build.frontends.spack_fit import off_target
+from hpc3build.frontends.spack_context import SpackRecipe
+from hpc3build.frontends.spack_fit import missing_externals, off_target
 from hpc3build.frontends.spack_manifest import ENVIRONMENT as ENVIRONMENT_OF_SPACK
 from hpc3build.reference import Reference
 from hpc3build.run import Runner, failure
@@ -69,6 +70,7 @@ def build(
     with publish.readable(engine, image, target, runner) as (store, built):
         found = describe(store, built, labels=False)
         _check_target(planned, found)
+        _check_externals(planned, found)
         facts = reconcile(plan, found.facts, of_packages(planned.stack, found.stack))
         env = baked_environment(found.files, found.config.env)
         extra = [*_extra(planned, found, engine, epoch)]
@@ -98,6 +100,20 @@ def _check_target(planned: Planned, found: Described) -> None:
         )
 
 
+def _check_externals(planned: Planned, found: Described) -> None:
+    """What a lock beside the recipe is asked before the build, one from the builder is asked here."""
+    recipe, stack = planned.recipe, found.stack
+    if not isinstance(recipe, SpackRecipe) or stack is None:
+        return
+    if lacking := missing_externals(stack, recipe.container, recipe.settings):
+        names = ", ".join(f"{package.name}@{package.version}" for package in lacking)
+        raise InputError(
+            f"{recipe.origin}: external, and nothing brings them into the final image: {names}",
+            hint="nothing was published; os_packages:final with what has them, or --host-provided "
+            f"{lacking[0].name} where the host gives it",
+        )
+
+
 def _source_date_epoch() -> datetime | None:
     """$SOURCE_DATE_EPOCH (reproducible-builds.org), None when unset. Raises InputError."""
     text = os.environ.get("SOURCE_DATE_EPOCH")
@@ -111,7 +127,7 @@ def _run_engine(planned: Planned, engine: Engine, secrets: Mapping[str, Path], n
     from_site = site.settings(os.environ, Path.home())
     with TemporaryDirectory(prefix="hpc3build-context-") as folder, site.as_files(from_site) as files:
         planned.context.write(Path(folder))
-        return engine.build(Path(folder), secrets={**files, **secrets}, no_cache=no_cache)
+        return engine.build(Path(folder), secrets={**files, **planned.context.secrets, **secrets}, no_cache=no_cache)
 
 
 def _smoke(planned: Planned, engine: Engine, image: str) -> None:

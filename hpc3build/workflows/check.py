@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from hpc3build import conformance
+from hpc3build import conformance, rewrite
 from hpc3build.engines import launcher
 from hpc3build.evidence.layers import read_layers
 from hpc3build.evidence.sections import read_section_names
 from hpc3build.findings import Finding
 from hpc3build.oci import Manifest
-from hpc3build.reference import Reference
+from hpc3build.reference import DAEMON, DOCKER, Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store
 from hpc3build.stores.access import Access, is_loopback
+from hpc3build.stores.certificates import folder_of
+from hpc3build.stores.daemon import DaemonStore
+from hpc3build.stores.local import LocalStore
 from hpc3build.workflows.describe import image_layers, read_config
 
 
@@ -37,9 +45,11 @@ def check(
     access: Access | None = None,
     *,
     layers: bool = True,
+    smoke: Sequence[str] = (),
 ) -> Checked:
     """Static findings, then those of each engine named. Without ``layers`` only manifest and configuration are read.
 
+    ``smoke`` is a command that proves the application; it is run, too.
     Raises InputError for an unknown engine.
     """
     with open_store(reference, runner, access) as store:
@@ -47,10 +57,11 @@ def check(
     manifest = image.manifest
     launchers = [launcher(name, runner, image.config) for name in engines]
     findings = list(conformance.static(image))
-    if launchers:
-        with _runnable(reference, manifest, runner, access or Access()) as name:
+    for place in sorted({one.store for one in launchers}):
+        with _runnable(reference, manifest, place, runner, access or Access()) as name:
             for one in launchers:
-                findings += conformance.live(one, name, image)
+                if one.store == place:
+                    findings += conformance.live(one, name, image, smoke)
     left = 0 if layers or launchers else sum(layer.size for layer in manifest.layers)
     return Checked(reference, manifest.digest, tuple(findings), left)
 
@@ -66,22 +77,62 @@ def read_image(store: Store, reference: Reference, *, layers: bool) -> conforman
 
 
 @contextmanager
-def _runnable(reference: Reference, manifest: Manifest, runner: Runner, access: Access) -> Iterator[str]:
-    """The image's name in the engines' store; one that lies elsewhere is copied there for the while."""
-    if reference.transport == "containers-storage":
+def _runnable(reference: Reference, manifest: Manifest, place: str, runner: Runner, access: Access) -> Iterator[str]:
+    """The image's name in the store ``place`` of engines; one that lies elsewhere is copied there for the while."""
+    if reference.transport == place:
         yield manifest.config.digest.removeprefix("sha256:")
         return
     name = f"localhost/hpc3build-check:{uuid.uuid4().hex[:12]}"
-    options = []
-    source = reference
-    if reference.transport == "docker":
-        # The tag may have moved since: what was read is what runs.
-        source = reference.at(manifest.digest)
-        host = reference.registry.rpartition(":")[0] or reference.registry
-        if access.plain_http or not access.tls_verify or is_loopback(host.strip("[]")):
-            options.append("--src-tls-verify=false")
-    runner(["skopeo", "copy", "--quiet", *options, str(source), f"containers-storage:{name}"])
+    # A tag may have moved since: what was read is what runs.
+    source = reference.at(manifest.digest) if reference.transport == DOCKER else reference
+    if place == DAEMON:
+        from hpc3build.engines.docker import Docker
+
+        with open_store(reference, runner, access) as store, DaemonStore(parse(f"{DAEMON}:{name}")) as target:
+            if isinstance(store, LocalStore):
+                store.pack()
+                manifest = store.manifest()
+            rewrite.transfer(store, target, rewrite.Rewrite(source, None, manifest), target.reference)
+        try:
+            yield name
+        finally:
+            Docker(runner).remove(name)
+        return
+    if reference.transport == DAEMON:
+        with open_store(reference, runner) as store, open_store(parse(f"containers-storage:{name}"), runner) as there:
+            rewrite.transfer(store, there, rewrite.Rewrite(source, None, manifest), parse(f"containers-storage:{name}"))
+    else:
+        with skopeo_access(source, access) as options:
+            runner(["skopeo", "copy", "--quiet", *options, str(source), f"containers-storage:{name}"])
     try:
         yield name
     finally:
         runner(["buildah", "rmi", name], check=False)
+
+
+@contextmanager
+def skopeo_access(source: Reference, access: Access) -> Iterator[list[str]]:
+    """Options that let skopeo read ``source`` as we do; a password is in a file that goes when the block ends."""
+    if source.transport != DOCKER:
+        yield []
+        return
+    options: list[str] = []
+    host = source.registry.rpartition(":")[0] or source.registry
+    if access.plain_http or not access.tls_verify or is_loopback(host.strip("[]")):
+        options.append("--src-tls-verify=false")
+    with TemporaryDirectory(prefix="hpc3build-") as folder:
+        if access.username is not None:
+            pair = base64.b64encode(f"{access.username}:{access.password or ''}".encode()).decode()
+            file = Path(folder) / "auth.json"
+            file.touch(mode=0o600)
+            file.write_text(json.dumps({"auths": {source.registry: {"auth": pair}}}))
+            options += ["--src-authfile", str(file)]
+        if access.ca_file is not None:
+            # skopeo looks into one folder only, so what certs.d has for this registry comes along.
+            certificates = Path(folder) / "certs"
+            certificates.mkdir(mode=0o700)
+            if (known := folder_of(source.registry)) is not None:
+                shutil.copytree(known, certificates, dirs_exist_ok=True)
+            shutil.copyfile(access.ca_file, certificates / "hpc3build-ca.crt")
+            options += ["--src-cert-dir", str(certificates)]
+        yield options

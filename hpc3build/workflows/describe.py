@@ -47,11 +47,35 @@ class Described:
     facts: Facts
 
 
-def facts_of(source: str, settings: Settings, runner: Runner, access: Access | None = None) -> tuple[str, Facts]:
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """How far an image is read: ``fast`` stops when a stack's record is found, ``thorough`` looks into every file.
+
+    ``roots`` are files or folders of the image that the user names as its application.
+    """
+
+    fast: bool = False
+    thorough: bool = False
+    roots: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.fast and self.thorough:
+            raise InputError("--fast and --thorough exclude each other")
+        for root in self.roots:
+            if not root.startswith("/"):
+                raise InputError(f"--root {root}: expected an absolute path inside the image")
+
+
+DEFAULT = Depth()
+
+
+def facts_of(
+    source: str, settings: Settings, runner: Runner, access: Access | None = None, depth: Depth = DEFAULT
+) -> tuple[str, Facts]:
     """The subject's name and its facts.
 
     ``source`` is a recipe, a JSON file of Spack's, an image reference, a document of ``facts --json``, or what the
-    hooks of EasyBuild leave.
+    hooks of EasyBuild leave. ``depth`` is for images.
     """
     if (known := _facts_of_json(Path(source))) is not None:
         return source, known
@@ -63,7 +87,7 @@ def facts_of(source: str, settings: Settings, runner: Runner, access: Access | N
         return source, planned_facts(recipe, stack)
     reference = parse(source)
     with open_store(reference, runner, access) as store:
-        return str(reference), describe(store, reference).facts
+        return str(reference), describe(store, reference, depth=depth).facts
 
 
 def _facts_of_json(path: Path) -> Facts | None:
@@ -173,28 +197,6 @@ def _documentation(docs: str, folder: Path) -> bytes:
             hint="keep a summary, and a link to the rest",
         )
     return data
-
-
-@dataclass(frozen=True, kw_only=True)
-class Depth:
-    """How far an image is read: ``fast`` stops when a stack's record is found, ``thorough`` looks into every file.
-
-    ``roots`` are files or folders of the image that the user names as its application.
-    """
-
-    fast: bool = False
-    thorough: bool = False
-    roots: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.fast and self.thorough:
-            raise InputError("--fast and --thorough exclude each other")
-        for root in self.roots:
-            if not root.startswith("/"):
-                raise InputError(f"--root {root}: expected an absolute path inside the image")
-
-
-DEFAULT = Depth()
 
 
 def wanted(path: str) -> int | None:

@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpc3build import index as rules
-from hpc3build.errors import InputError, StoreError
+from hpc3build.errors import InputError
 from hpc3build.index import Flavour
-from hpc3build.oci import IMAGE_CONFIGS, INDEXES, ImageConfig, Manifest
+from hpc3build.oci import (
+    DOCKER_FOREIGN_LAYER,
+    IMAGE_CONFIGS,
+    INDEXES,
+    OCI_FOREIGN_LAYER,
+    ImageConfig,
+    Manifest,
+)
 from hpc3build.reference import Reference
 from hpc3build.rewrite.survey import follow, start
 from hpc3build.run import Runner
-from hpc3build.stores import Store, open_store, read_blob
+from hpc3build.stores import Store, open_store, open_target, read_blob
 from hpc3build.stores.access import Access
 
 REFERENCE_TYPE = "vnd.docker.reference.type"
@@ -46,13 +53,14 @@ def create(
 ) -> Indexed:
     """Make an index of images, or of the images of indexes, and tag it ``reference``.
 
-    Into a registry, what lies elsewhere is copied (mounted where it lies in the same registry); in a layout the images
-    must be there already. Raises InputError, and what the stores raise.
+    What lies elsewhere is copied, or mounted where it lies in the same registry. Raises InputError, and what the stores
+    raise.
     """
     if reference.digest is not None:
         raise InputError(f"{reference}: an index gets a tag, not a digest")
     with ExitStack() as stack:
-        store = stack.enter_context(open_store(reference, runner, access))
+        opened = open_store if dry_run else open_target
+        store = stack.enter_context(opened(reference, runner, access))
         flavours: list[Flavour] = []
         sources: list[tuple[Store, Manifest]] = []
         for image in images:
@@ -64,7 +72,6 @@ def create(
             )
             flavours += [flavour for _, flavour in found]
             if not near:
-                _check_copies(store, image, reference)
                 sources += [(source, child) for child, _ in found]
         entries = rules.arrange(flavours, first_as_default=first_as_default)
         manifest = rules.compose(entries)
@@ -133,17 +140,10 @@ def _same_place(image: Reference, index: Reference) -> bool:
     return (image.transport, image.registry, image.name) == (index.transport, index.registry, index.name)
 
 
-def _check_copies(store: Store, image: Reference, reference: Reference) -> None:
-    if not hasattr(store, "copy_blob"):
-        raise StoreError(
-            f"{image} lies elsewhere than {reference}, and nothing is copied into {reference.transport}: stores",
-            hint=f"copy it first: skopeo copy {image} {reference.transport}:{reference.name}:TAG",
-        )
-
-
-def _copy(store: Any, source: Store, manifest: Manifest) -> None:
+def _copy(store: Store, source: Store, manifest: Manifest) -> None:
     for blob in manifest.descriptors:
-        store.copy_blob(blob, source)
+        if not blob.media_type.startswith((OCI_FOREIGN_LAYER, DOCKER_FOREIGN_LAYER)):  # which lie elsewhere
+            store.copy_blob(blob, source)
     store.put_manifest(manifest, None)
 
 

@@ -21,7 +21,7 @@ class _Baked:
     """A launcher that gives the image the environment which the rewrite is about to bake into its configuration."""
 
     def __init__(self, launcher: Launcher, env: Mapping[str, str]) -> None:
-        self.name, self.lacks = launcher.name, launcher.lacks
+        self.name, self.store, self.lacks = launcher.name, launcher.store, launcher.lacks
         self._launcher, self._env = launcher, env
 
     def prepared(self, image: str) -> AbstractContextManager[str]:

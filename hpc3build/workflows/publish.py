@@ -10,27 +10,32 @@ from tempfile import TemporaryDirectory, gettempdir
 
 from hpc3build import rewrite
 from hpc3build.engines import Engine
-from hpc3build.errors import InputError, StoreError
-from hpc3build.reference import Reference, parse
+from hpc3build.errors import InputError, StoreError, TagMoved
+from hpc3build.reference import ARCHIVE, DOCKER, OCI, STORAGE, Reference, parse
 from hpc3build.run import Runner
-from hpc3build.stores import Store, open_store
+from hpc3build.stores import Store, open_store, open_target
 from hpc3build.stores.access import Access
+from hpc3build.stores.archive import Archive
 from hpc3build.stores.layout import Layout
+from hpc3build.stores.local import LocalStore
 
-PLACES = ("docker", "oci", "containers-storage")
+PLACES = (DOCKER, OCI, ARCHIVE, STORAGE)
+_TRIES = 3
 
 
 def check_place(target: Reference, runner: Runner, access: Access | None = None) -> None:
     """Look at the place before hours of building. Raises InputError for one of another kind, StoreError."""
     if target.transport not in PLACES:
         raise InputError(
-            f"-t {target}: hpc3build builds into registries, oci: and containers-storage: as yet",
-            hint="oci:DIR:TAG, and skopeo copies it anywhere",
+            f"-t {target}: hpc3build builds into registries, oci:, oci-archive: and containers-storage:",
+            hint="build into one of them, then: hpc3build annotate REF --to docker-daemon:NAME",
         )
-    if target.transport == "docker":
+    if target.transport == DOCKER:
         _check_registry(target, runner, access)
-    if target.transport == "oci":
+    if target.transport == OCI:
         _check_layout(target)
+    if target.transport == ARCHIVE:
+        _check_archive(target)
 
 
 def _check_registry(target: Reference, runner: Runner, access: Access | None) -> None:
@@ -56,15 +61,23 @@ def _check_layout(target: Reference) -> None:
         raise StoreError(f"{target}: {there} cannot be written")
 
 
+def _check_archive(target: Reference) -> None:
+    path = Path(target.name).absolute()
+    if path.exists():
+        Archive(path).close()
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise StoreError(f"{target}: {path} cannot be written")
+
+
 @contextmanager
 def readable(engine: Engine, image: str, target: Reference, runner: Runner) -> Iterator[tuple[Store, Reference]]:
     """The built image where its layers can be read: exported, for a layout beside it, so that blobs need only move."""
-    if target.transport == "containers-storage":
+    if target.transport == STORAGE == engine.store:
         reference = parse(f"containers-storage:@{image}")
         with open_store(reference, runner) as store:
             yield store, reference
         return
-    parent = Path(target.name).absolute().parent if target.transport == "oci" else Path(gettempdir())
+    parent = Path(target.name).absolute().parent if target.transport == OCI else Path(gettempdir())
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".hpc3build-", dir=parent) as folder:
@@ -78,8 +91,8 @@ def publish(
     store: Store, done: rewrite.Rewrite, target: Reference, runner: Runner, access: Access | None = None
 ) -> str:
     """Write the rewritten image under ``target`` and return its digest. ``store`` is what ``readable`` gave."""
-    _, manifest = done.manifests[-1]
-    if target.transport == "oci" and isinstance(store, Layout):
+    manifest = done.new
+    if target.transport == OCI and isinstance(store, Layout):
         layout = Layout.create(target.name)
         old = store.manifest("built")
         for replaced in (old.config.digest, old.digest):
@@ -87,18 +100,23 @@ def publish(
         layout.absorb(store)
         _put(layout, done, target)
         return manifest.digest
-    with open_store(target, runner, access) as place:
-        if target.transport == "docker":
-            from hpc3build.stores.registry import Registry
-
-            for layer in manifest.layers:
-                if isinstance(place, Registry):
-                    place.copy_blob(layer, store)
-        _put(place, done, target)
+    if isinstance(store, LocalStore):  # the layers are there already
+        with open_store(target, runner) as place:
+            _put(place, done, target)
+        return manifest.digest
+    for left in reversed(range(_TRIES)):
+        try:
+            with open_target(target, runner, access) as place:
+                rewrite.transfer(store, place, done, target)
+        except TagMoved:  # what was there before does not matter
+            if not left:
+                raise
+        else:
+            break
     return manifest.digest
 
 
 def _put(place: Store, done: rewrite.Rewrite, target: Reference) -> None:
     for blob in done.blobs:
         place.put_blob(blob)
-    place.put_manifest(done.manifests[-1][1], target.tag)
+    place.put_manifest(done.new, target.tag)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpc3build.containerfile import BuildContext, build_context
+from hpc3build.containerfile import BuildContext, base_image, build_context
 from hpc3build.errors import InputError
-from hpc3build.frontends import Frontend, for_source
+from hpc3build.frontends import Context, Frontend, for_source
 from hpc3build.recipe import Recipe, Settings
+from hpc3build.reference import parse
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
+from hpc3build.stores.access import Access
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,44 @@ class Planned:
     context: BuildContext
 
 
-def render(sources: tuple[str, ...], settings: Settings, runner: Runner) -> Planned:
-    """Load, plan and render. Raises InputError for what cannot be built as asked, ToolMissing without EasyBuild."""
+def render(
+    sources: tuple[str, ...],
+    settings: Settings,
+    runner: Runner,
+    access: Access | None = None,
+    *,
+    building: bool = False,
+) -> Planned:
+    """Load, plan and render. ``building`` refuses what engines do not build; ``access`` is for ``--pin``.
+
+    Raises InputError for what cannot be built as asked, ToolMissing without EasyBuild, StoreError for registries.
+    """
     frontend, recipe, stack = load(sources, settings, runner)
-    return Planned(recipe, stack, build_context(recipe, frontend.context(recipe, stack)))
+    form = frontend.form(recipe)
+    if building and form != "containerfile":
+        raise InputError(
+            f"{recipe.origin}: its format is an Apptainer definition, and engines build Containerfiles",
+            hint="--format containerfile builds an image, which Apptainer runs as it is; "
+            "or hpc3build render --context DIR, and apptainer build there",
+        )
+    context = frontend.context(recipe, stack)
+    pinned = pinned_images(context, runner, access) if recipe.settings.pin else {}
+    return Planned(recipe, stack, build_context(recipe, context, form, pinned))
+
+
+def pinned_images(context: Context, runner: Runner, access: Access | None) -> Mapping[str, str]:
+    """The base images by tag and digest, as their registries have them now. Raises StoreError."""
+    from hpc3build.stores import open_store
+
+    found = {}
+    for image in (context.variables["builder_image"], context.variables["final_image"]):
+        name = base_image(image)
+        if "@" in name or name in found:
+            continue
+        reference = parse(f"docker://{name}")
+        with open_store(reference, runner, access) as store:
+            found[name] = f"{name}@{store.manifest(reference.tag or 'latest').digest}"
+    return found
 
 
 def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> tuple[Frontend[Any], Recipe, Stack | None]:

@@ -76,7 +76,7 @@ def test_it_is_the_wheels(home: Path) -> None:
     assert done.returncode == 0 and done.stdout.startswith("hpc3build ")
 
 
-@pytest.mark.parametrize("name", ["containerfiles", "ci", "recipes"])
+@pytest.mark.parametrize("name", ["containerfiles", "plugins", "ci", "recipes"])
 def test_shared_folders_are_found(name: str, home: Path) -> None:
     program = f"from hpc3build.resources import folder; print(folder({name!r}))"
     found = Path(python(home, program).strip())
@@ -104,6 +104,17 @@ def test_its_own_recipes_render(home: Path) -> None:
     recipes = Path(python(home, "from hpc3build.resources import folder; print(folder('recipes'))").strip())
     done = hpc3build(home, "render", recipes / "gromacs-cuda")
     assert done.returncode == 0 and str(home) not in done.stdout
+
+
+def test_spack_finds_its_extension(home: Path) -> None:
+    """By the folder that the command prints, and by the entry point, as Spack loads it."""
+    done = hpc3build(home, "spack-extension")
+    assert done.returncode == 0 and Path(done.stdout.strip()).is_relative_to(home / "venv")
+    program = (
+        "from importlib.metadata import entry_points\n"
+        "print([each.load()() for each in entry_points(group='spack.extensions')])"
+    )
+    assert python(home, program).strip() == repr([done.stdout.strip()])
 
 
 def test_facts_and_schemas(home: Path) -> None:

@@ -110,8 +110,9 @@ def test_an_archive(capsys: pytest.CaptureFixture[str], layout: Path, tmp_path: 
 
 def test_a_dry_run_names_what_would_change(tmp_path: Path) -> None:
     make_layout(tmp_path / "image", [{}], annotations={"org.example.a": "1", "org.example.b": "2"})
-    done = hpc3build("annotate", f"oci:{tmp_path / 'image'}", "-a", "org.example.a=3", "--remove", "org.example.b",
-                     "--dry-run")
+    done = hpc3build(
+        "annotate", f"oci:{tmp_path / 'image'}", "-a", "org.example.a=3", "--remove", "org.example.b", "--dry-run"
+    )
     head, what, *lines = done.out.splitlines()
     assert "would become" in head and what.startswith("  image sha256:")
     assert lines == ["    ~ org.example.a: 1 -> 3", "    - org.example.b=2"]

@@ -83,6 +83,7 @@ class Container:
     """An engine whose image does what ``does`` says of argv and how; ``does`` may return None: as a shell would."""
 
     name = "fake"
+    store = "containers-storage"
 
     def __init__(self, does: Callable[[Sequence[str], How], Completed | None] | None = None, *lacks: str) -> None:
         self.does = does or (lambda argv, how: None)
@@ -259,3 +260,15 @@ def test_apptainer_evaluates_its_arguments_as_enroot_does_not(tmp_path: Path) ->
         Reenacted(name, engine, config).run("image", ["$((6*7))"])
         told[name] = shell(engine.seen[0][0])
     assert told == {"apptainer": "42\n", "enroot": "$((6*7))\n"}
+
+
+# ---- the page
+
+
+def test_the_page_has_todays_rules() -> None:
+    from hpc3build.conformance.markdown import rules_markdown, with_rules
+
+    page = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text(encoding="utf-8")
+    assert rules_markdown() in page and with_rules(page) == page, "python -m hpc3build.conformance.markdown"
+    for rule in conformance.RULES:
+        assert f"| `{rule.id}` |" in page

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hpc3build.errors import InputError, StoreError
+from hpc3build.errors import InputError
 from hpc3build.facts import vocabulary as voc
 from hpc3build.oci import Manifest
 from hpc3build.reference import parse
@@ -146,10 +146,19 @@ def test_what_cannot_be_indexed(tmp_path: Path) -> None:
     images(tmp_path, ["generic"])
     with pytest.raises(InputError, match="is one image, no index"):
         annotate(parse(f"oci:{tmp_path}:generic"), run)
-    images(tmp_path / "other", ["v3"])
-    with pytest.raises(StoreError, match="lies elsewhere") as caught:
-        create(parse(f"oci:{tmp_path}:all"), [parse(f"oci:{tmp_path / 'other'}:v3")], run)
-    assert "skopeo copy" in caught.value.hint
+
+
+def test_from_another_layout(tmp_path: Path) -> None:
+    images(tmp_path, ["generic"])
+    other = images(tmp_path / "other", ["v3"])
+    sources = [parse(f"oci:{tmp_path}:generic"), parse(f"oci:{tmp_path / 'other'}:v3")]
+    create(parse(f"oci:{tmp_path}:all"), sources, run)
+    with Layout(str(tmp_path)) as store:
+        copied = store.manifest(other["v3"].digest)
+        assert copied.raw == other["v3"].raw
+        for blob in copied.descriptors:
+            with store.blob(blob.digest) as stream:
+                assert stream.read()
 
 
 def test_into_a_registry(tmp_path: Path) -> None:

@@ -50,6 +50,10 @@ easybuild:
   accept_eula_for: [CUDA]
   modules: lmod
   keep_compilers: true
+spack_mirrors: mirrors.yaml
+spack_keys: keys.asc
+binary_cache: false
+pin: true
 """
 SETTINGS = Settings(
     title="My application",
@@ -82,6 +86,10 @@ SETTINGS = Settings(
     accept_eula_for=("CUDA",),
     modules="lmod",
     keep_compilers=True,
+    spack_mirrors="mirrors.yaml",
+    spack_keys="keys.asc",
+    binary_cache=False,
+    pin=True,
 )
 
 
@@ -111,9 +119,9 @@ def test_every_key(tmp_path: Path) -> None:
         for field in dataclasses.fields(Settings)
         if getattr(found, field.name) == getattr(default, field.name)
     }
-    assert same == {"spack_ref", "spack_source", "packages_source", "concretize", "cache"}, (
-        "those are options of the command line only"
-    )
+    of_the_command_line = {"spack_ref", "spack_source", "packages_source", "concretize", "format", "save_lock"}
+    of_the_command_line |= {"spack", "spack_config", "concretize_seconds", "environment", "cache"}
+    assert same == of_the_command_line
 
 
 def test_none_and_empty(tmp_path: Path) -> None:

@@ -132,12 +132,14 @@ def test_an_unknown_key_is_named_with_its_line_and_the_nearest(write: Write, tex
 @pytest.mark.parametrize(
     "text",
     [
-        "strip: 'yes'", "format: singularity", "labels: [a]", "labels: {a: [b]}", "labels: {'a b': c}",
+        "strip: 'yes'", "format: rpm", "labels: [a]", "labels: {a: [b]}", "labels: {'a b': c}",
         "labels: {a: true}",
         "images: text", "images: {os: [a]}", "images: {spack: [a]}", "images: {spack: {resolve_sha: 3}}",
         "os_packages: {final: gcc}", "os_packages: {final: [1]}", "os_packages: {command: pacman}",
         "os_packages: {update: 1}", "extra_instructions: {final: [a]}", "- a",
-        "template: x", "singularity: {runscript: x}", "depfile: true",
+        "template: /x", "template: ../x", "singularity: {runscript: [x]}", "depfile: 'true'", "docker: {a: b}",
+        "singularity: {runscript: \"x\\n%post\\nid\"}", "singularity: {help: \"Bootstrap: docker\"}",
+        "images: {os: 'debian:12', build: a, final: b}",
         "extra_instructions: {build: \"RUN a\\nFROM x\"}", "extra_instructions: {final: ' from x'}",
     ],
 )  # fmt: skip

@@ -210,6 +210,8 @@ def test_package_recipes_are_those_of_the_builder(tmp_path: Path) -> None:
     spack.load((str(source),), given, run)
     scope = next(text for name, text in asked(made)["files"].items() if name.endswith("repos.yaml"))
     assert YAML(typ="safe").load(scope) == {"repos": {"builtin": str(clone / "repos/spack_repo/builtin")}}
+    config = next(text for name, text in asked(made)["files"].items() if name.endswith("config.yaml"))
+    assert YAML(typ="safe").load(config) == {"config": {"misc_cache": f"$user_cache_path/hpc3build-{second}"}}
     with pytest.raises(InputError, match="is checked out, and pins name"):
         spack.load((str(source),), settings(made, packages_source=str(clone), pins={"spack-packages": first}), run)
     for ref, key in ((first, "commit"), ("v2025.11.0", "tag"), ("develop", "branch")):
@@ -243,6 +245,24 @@ def test_a_spack_that_is_not_there(tmp_path: Path) -> None:
 def test_success_without_a_lock_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(ToolError, match="made no lock"):
         spack.load((str(recipe(tmp_path)),), settings(fake(tmp_path, answer())), run)
+
+
+def test_the_first_of_many_reasons_is_told(tmp_path: Path) -> None:
+    output = "==> Note\n==> Error: failed to concretize\n" + "".join(f"  {number}. reason\n" for number in range(90))
+    made = fake(tmp_path, answer(status=1, output=output))
+    with pytest.raises(ToolError) as refused:
+        spack.load((str(recipe(tmp_path)),), settings(made), run)
+    assert "==> Error: failed to concretize\n    0. reason" in refused.value.message
+    assert "89. reason" not in refused.value.message and "Note" not in refused.value.message
+
+
+def test_a_target_of_a_definition_is_the_recipes_own(tmp_path: Path) -> None:
+    made = fake(tmp_path, answer(lock_of("no-mpi-plain")))
+    (tmp_path / "recipe").mkdir()
+    shutil.copy(ENVS / "matrix" / "spack.yaml", tmp_path / "recipe")
+    spack.load((str(tmp_path / "recipe"),), settings(made), run)
+    manifest = next(text for name, text in asked(made)["files"].items() if name.endswith("spack.yaml"))
+    assert "require" not in YAML(typ="safe").load(manifest)["spack"].get("packages", {}).get("all", {})
 
 
 def test_the_lock_of_this_machine_is_built_and_kept(tmp_path: Path) -> None:

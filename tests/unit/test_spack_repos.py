@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from hpc3build.containerfile import build_context
 from hpc3build.errors import InputError
 from hpc3build.frontends import Context, spack
+from hpc3build.frontends.spack_sources import DEFAULT_REF
 from hpc3build.recipe import Settings, read_yaml
 from hpc3build.run import run
 from hpc3build.workflows.describe import facts_of
@@ -51,6 +53,10 @@ def manifest_of(context: Context, tmp_path: Path) -> Any:
     path = tmp_path / "manifest.yaml"
     path.write_bytes(context.files["spack/spack.yaml"])
     return read_yaml(path)["spack"]
+
+
+def read_config(context: Context, name: str) -> Any:
+    return YAML(typ="safe").load(context.files[f"spack/config/{name}.yaml"])[name]
 
 
 def refused(folder: Path, **settings: Any) -> InputError:
@@ -200,7 +206,7 @@ def test_a_clone_is_carried_at_its_commit(write: Write, clone: Path, tmp_path: P
     ]
     assert set(context.sources) == {"spack.pack", "spack-packages.pack"}
     assert made(folder, spack_source=where, spack_ref="v1.0.1").sources["spack.pack"] == context.sources["spack.pack"]
-    assert context.files["spack/config/bootstrap.yaml"] == b"bootstrap:\n  enable: false\n"
+    assert read_config(context, "bootstrap") == {"enable": True, "sources:": [], "trusted:": {}}
     assert b"/opt/spack-packages/repos/spack_repo/builtin" in context.files["spack/config/repos.yaml"]
     # The commands of the builder, run here.
     recipe = spack.load((str(folder),), Settings(), run)
@@ -225,7 +231,7 @@ def test_a_url_is_fetched(write: Write) -> None:
     )
     found = [(source.url, source.ref) for source in context.variables["sources"]]
     assert found == [
-        ("ssh://git@site.example/spack.git", spack.DEFAULT_REF),
+        ("ssh://git@site.example/spack.git", DEFAULT_REF),
         ("git@site.example:packages.git", "v2025.11.0"),
     ]
     assert context.sources == {} and "spack/config/bootstrap.yaml" not in context.files

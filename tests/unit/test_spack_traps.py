@@ -91,7 +91,7 @@ def test_3_a_target_required_of_externals_neither_counts_nor_disagrees(tmp_path:
     (tmp_path / "spack.lock").write_text(json.dumps(given))
     recipe = spack.load((str(tmp_path),), Settings(target=before), run)
     assert spack.stack(recipe) is not None
-    assert recipe.manifest["packages"]["all"]["require"] == [f"target={before}"]
+    assert recipe.manifest.document["packages"]["all"]["require"] == [f"target={before}"]
 
 
 def test_4_cuda_without_an_architecture_has_none() -> None:

@@ -47,7 +47,7 @@ ROWS: list[tuple[int, str, str, str, tuple[str, ...], bool]] = [
     (26, T + "lock", "O", "LR", (), False),
     (27, T + "rank", "O", "D", (), False),
 ]
-OPEN_CONTAINERS = ("title", "version", "created", "revision", "source", "base.name", "base.digest")
+OPEN_CONTAINERS = ("title", "version", "created", "licenses", "revision", "source", "base.name", "base.digest")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[1])

@@ -1,0 +1,98 @@
+"""The command line with which an engine starts an image for a person: GPUs, host network and hooks by what it says.
+
+Sources: podman-run(1) and crun (annotations reach hooks only by --annotation), NVIDIA's container toolkit (CDI names),
+ROCm's "running ROCm containers", apptainer's GPU page, Sarus's user guide. MPI needs the host's network and its shared
+memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from hpc3build.errors import InputError
+from hpc3build.facts import vocabulary as voc
+
+#: What site hooks of Podman and Sarus ask for (oci-hooks(5), "when.annotations").
+_FOR_HOOKS = (voc.MPI.name, voc.GPU.name, voc.GLIBC.name)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """``gpus`` are vendors whose GPUs the image uses and the host has; ``insecure`` a registry without TLS."""
+
+    image: str
+    argv: tuple[str, ...]
+    pairs: Mapping[str, str]
+    gpus: frozenset[str] = frozenset()
+    terminal: bool = False
+    insecure: bool = False
+
+    @property
+    def uses_mpi(self) -> bool:
+        """Whether its processes talk to others."""
+        return self.pairs.get(voc.MPI.name, "none") != "none"
+
+
+def _podman(launch: Launch) -> list[str]:
+    line = ["podman", "run", "--rm", *_terminal(launch)]
+    line += ["--tls-verify=false"] if launch.insecure else []
+    line += ["--device", "nvidia.com/gpu=all"] if "nvidia" in launch.gpus else []
+    line += ["--device", "/dev/kfd"] if "amd" in launch.gpus else []
+    line += ["--device", "/dev/dri"] if launch.gpus & {"amd", "intel"} else []
+    line += ["--group-add", "keep-groups"] if launch.gpus & {"amd", "intel"} or launch.uses_mpi else []
+    line += ["--network", "host", "--ipc", "host"] if launch.uses_mpi else []
+    for name in _FOR_HOOKS:
+        if name in launch.pairs:
+            line += ["--annotation", f"{name}={launch.pairs[name]}"]
+    return [*line, launch.image, *launch.argv]
+
+
+def _docker(launch: Launch) -> list[str]:
+    line = ["docker", "run", "--rm", *_terminal(launch)]
+    line += ["--gpus", "all"] if "nvidia" in launch.gpus else []
+    line += ["--device", "/dev/kfd"] if "amd" in launch.gpus else []
+    line += ["--device", "/dev/dri", "--group-add", "video"] if launch.gpus & {"amd", "intel"} else []
+    line += ["--network", "host", "--ipc", "host"] if launch.uses_mpi else []
+    return [*line, launch.image, *launch.argv]
+
+
+def _terminal(launch: Launch) -> list[str]:
+    return ["--interactive", "--tty"] if launch.terminal else []
+
+
+def _apptainer(launch: Launch, command: str = "apptainer") -> list[str]:
+    line = [command, "run"]
+    line += ["--nv"] if "nvidia" in launch.gpus else []
+    line += ["--rocm"] if "amd" in launch.gpus else []
+    line += ["--no-https"] if launch.insecure else []
+    image = launch.image if launch.image.startswith(("oci:", "oci-archive:")) else f"docker://{launch.image}"
+    return [*line, image, *launch.argv]
+
+
+def _singularity(launch: Launch) -> list[str]:
+    return _apptainer(launch, "singularity")
+
+
+def _sarus(launch: Launch) -> list[str]:
+    line = ["sarus", "run", *(["--tty"] if launch.terminal else [])]
+    line += ["--mpi"] if "mpi_replace" in launch.pairs.get(voc.MPI_MODE.name, "") else []
+    return [*line, launch.image, *launch.argv]
+
+
+LAUNCHERS: Mapping[str, Callable[[Launch], list[str]]] = MappingProxyType(
+    {"podman": _podman, "docker": _docker, "apptainer": _apptainer, "singularity": _singularity, "sarus": _sarus}
+)
+
+
+def line(engine: str, launch: Launch) -> tuple[str, ...]:
+    """The whole command. Raises InputError for an engine that is not known."""
+    if engine not in LAUNCHERS:
+        raise InputError(f"--engine {engine}: no such engine", hint=f"engines are auto, {', '.join(LAUNCHERS)}")
+    return tuple(LAUNCHERS[engine](launch))
+
+
+def first_installed(installed: Sequence[str]) -> str | None:
+    """The engine that ``auto`` means: the first of ours that the host has."""
+    return next((name for name in LAUNCHERS if name in installed), None)

@@ -1,0 +1,90 @@
+"""``run``: the best image for this host, started by an engine with the flags that image and host need."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc3build.engines import launch
+from hpc3build.errors import InputError
+from hpc3build.facts import vocabulary as voc
+from hpc3build.host.fingerprint import Fingerprint
+from hpc3build.match.gpu import VENDORS
+from hpc3build.reference import STORAGE, parse
+from hpc3build.run import missing
+from hpc3build.stores.access import Access, is_loopback
+from hpc3build.workflows.match import Judged, host_of
+
+_LOGGED = (voc.CPU_VERSION, voc.GPU, voc.GPU_ARCHITECTURE, voc.CUDA_VERSION, voc.MPI, voc.MPI_ABI, voc.GLIBC)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be started, and by which engine."""
+
+    judged: Judged
+    engine: str
+    line: tuple[str, ...]
+
+
+def plan(
+    judged: Judged,
+    argv: Sequence[str],
+    host: Fingerprint,
+    access: Access,
+    *,
+    engine: str = "auto",
+    terminal: bool = False,
+) -> Plan:
+    """The engine's line for an image that was chosen. Raises InputError, ToolMissing."""
+    candidate = judged.candidate
+    if engine == "auto":
+        found = launch.first_installed([entry.name for entry in host.engines or () if entry.name])
+        if found is None:
+            raise missing("podman")
+        engine = found
+    reference = parse(candidate.reference)
+    image = candidate.name
+    if reference.is_path:
+        if reference.tag is None:
+            raise InputError(f"{reference}: engines take an image of a layout by its tag", hint="oci:DIR:TAG")
+        image = str(reference)  # engines know no digests there
+    elif reference.transport == STORAGE:
+        image = reference.repository if reference.repository else reference.image_id or ""
+        image += f":{reference.tag}" if reference.tag else ""
+    insecure = reference.transport == "docker" and (
+        access.plain_http or not access.tls_verify or is_loopback(reference.registry.rpartition(":")[0])
+    )
+    runtimes = candidate.pairs.get(voc.GPU.name, "none").split(",")
+    vendors = {vendor for runtime in runtimes for vendor in VENDORS.get(runtime, ())}
+    gpus = vendors & {gpu.vendor for gpu in host.gpus or () if gpu.driver is not False}
+    wanted = launch.Launch(image, tuple(argv), candidate.pairs, frozenset(gpus), terminal, insecure)
+    return Plan(judged, engine, launch.line(engine, wanted))
+
+
+def append_log(path: str, plan: Plan, host: Fingerprint, time: str) -> None:
+    """Append one JSON line: what was started where, and what was known of it. Raises InputError."""
+    candidate, match = plan.judged.candidate, plan.judged.match
+    entry = {
+        "time": time,
+        "reference": candidate.reference,
+        "digest": candidate.digest,
+        "verdict": match.verdict.value,
+        "deciding": match.deciding.message if match.deciding else None,
+        "engine": plan.engine,
+        "host": host_of(host),
+        "facts": {key.name: candidate.pairs[key.name] for key in _LOGGED if key.name in candidate.pairs},
+    }
+    data = (json.dumps(entry) + "\n").encode()
+    try:
+        # One write at the end of the file: lines of jobs that start together stay whole.
+        handle = os.open(Path(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(handle, data)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise InputError(f"--log {path}: {error.strerror or error}") from error

@@ -1,0 +1,152 @@
+"""Several references in one run: order, one failure beside the others, one tag at a time, the worst exit code."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from hpc3build.errors import Hpc3BuildError, InputError, StoreError
+from hpc3build.oci import Manifest
+from hpc3build.reference import Reference, parse
+from hpc3build.report import Progress
+from hpc3build.run import run
+from hpc3build.stores.access import Access
+from hpc3build.stores.layout import Layout
+from hpc3build.workflows.annotate import Wish
+from hpc3build.workflows.batch import Outcome, annotate_all, read_list, worst
+from tests.commands import ROOT, assert_one_message, hpc3build
+from tests.fake_http import Answer, Recorded
+from tests.fake_registry import NAME, FakeRegistry
+from tests.images import make_layout
+
+WISH = Wish(pairs={"a": "b"}, referrers="ignore")
+SCHEMA = json.loads((ROOT / "hpc3build" / "schemas" / "annotate.json").read_text())
+
+
+def named(*texts: str) -> list[tuple[str, Reference | Hpc3BuildError]]:
+    return [(text, parse(text)) for text in texts]
+
+
+def test_a_list_of_references() -> None:
+    text = "# the fleet\nquay.io/a/b:1\n\n  oci:x#1:2 # by hand\n\tquay.io/a/b:2\t#gone\n"
+    assert read_list(text, "list") == ("quay.io/a/b:1", "oci:x#1:2", "quay.io/a/b:2")
+    with pytest.raises(InputError, match="no references"):
+        read_list("# nothing\n", "list")
+
+
+def test_each_ends_by_itself_and_in_order(tmp_path: Path) -> None:
+    for name in "ace":
+        make_layout(tmp_path / name, [{}])
+    references = named(*(f"oci:{tmp_path / name}" for name in "abcde"))
+    references[3] = ("??", InputError("no reference"))
+    told: list[Outcome] = []
+    outcomes = annotate_all(references, WISH, run, Access(), jobs=3, done=told.append)
+    assert [outcome.reference for outcome in outcomes] == [text for text, _ in references] and list(outcomes) == told
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True, False, True]
+    assert worst(outcomes) == StoreError.exit_code and worst(outcomes[:1]) == 0
+    assert all(Layout(tmp_path / name).manifest().annotations == {"a": "b"} for name in "ace")
+
+
+def test_one_tag_is_one_job_and_others_run_beside_it(tmp_path: Path) -> None:
+    """With a pause in every PUT two threads would meet; of one tag never two requests are open at once."""
+    make_layout(tmp_path / "layout", [{}])
+    lock, open_now = threading.Lock(), set()
+    beside: list[int] = []
+    together: list[str] = []
+
+    def slow(request: Recorded, right: Any) -> Answer:
+        with lock:
+            together.extend(open_now & {request.path})
+            beside.append(len(open_now))
+            open_now.add(request.path)
+        time.sleep(0.05)
+        answer: Answer = right()
+        with lock:
+            open_now.discard(request.path)
+        return answer
+
+    with FakeRegistry() as fake:
+        fake.add(tmp_path / "layout")
+        raw = fake.raw("latest")
+        for tag in "12":
+            fake.put(NAME, tag, raw, Manifest.parse(raw).media_type)
+        fake.fail("PUT", "/manifests/", slow, -1)
+        host = f"{fake.host}/{NAME}"
+        references = named(f"{host}:1", f"{host}:1", f"{host}:2", f"{host}:1")
+        outcomes = annotate_all(references, WISH, run, Access(plain_http=True), jobs=4)
+        changed = [outcome.result is not None and outcome.result.changed for outcome in outcomes]
+        assert changed == [True, False, True, False] and worst(outcomes) == 0
+    assert max(beside) == 1 and together == []
+
+
+def test_connections_are_kept_within_a_thread(tmp_path: Path) -> None:
+    make_layout(tmp_path / "layout", [{}])
+    with FakeRegistry() as fake:
+        fake.add(tmp_path / "layout")
+        raw = fake.raw("latest")
+        for number in range(20):
+            fake.put(NAME, f"t{number}", raw, Manifest.parse(raw).media_type)
+        references = named(*(f"{fake.host}/{NAME}:t{number}" for number in range(20)))
+        assert worst(annotate_all(references, WISH, run, Access(plain_http=True), jobs=2)) == 0
+        assert fake.seen().count("PUT manifests") == 20
+
+
+def test_a_defect_is_not_swallowed(tmp_path: Path) -> None:
+    for name in "ab":
+        make_layout(tmp_path / name, [{}])
+
+    def broken(outcome: Outcome) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        annotate_all(named(*(f"oci:{tmp_path / name}" for name in "ab")), WISH, run, Access(), jobs=2, done=broken)
+
+
+# ---- the command
+
+
+def test_batch_by_the_command_line(tmp_path: Path) -> None:
+    for name in "ab":
+        make_layout(tmp_path / name, [{}])
+    (tmp_path / "list").write_text("oci:a # one\noci:gone\noci:b\n")
+    done = hpc3build("annotate", "--batch", "list", "-a", "k=v", "--jobs", "2", "--json", cwd=tmp_path)
+    document = json.loads(done.out)
+    jsonschema.validate(document, SCHEMA)
+    assert done.status == 4 and document["summary"] == {"changed": 2, "unchanged": 0, "failed": 1}
+    again = hpc3build("annotate", "--batch", "list", "-a", "k=v", cwd=tmp_path)
+    assert again.out.count("unchanged") == 2 and "3 references: 0 changed, 2 unchanged, 1 failed" in again.err
+    assert "hpc3build: error: gone is not an OCI layout" in again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-a", "k=v"], "no image is named"),
+        (["--batch", "gone", "-a", "k=v"], "gone"),
+        (["oci:a", "oci:b", "--to", "oci:c:1"], "--to"),
+        (["oci:a", "--jobs", "0", "-a", "k=v"], "--jobs"),
+        (["--batch", "-", "--username", "u", "--password-stdin", "-a", "k=v"], "standard input"),
+        (["oci:a", "--attach", "--to", "oci:b:1", "-a", "k=v"], "--attach"),
+        (["oci:a", "--undo", "r.json"], "--undo"),
+        (["--undo", "gone.json"], "gone.json"),
+    ],
+)
+def test_what_cannot_be_meant(tmp_path: Path, arguments: list[str], told: str) -> None:
+    assert told in assert_one_message(hpc3build("annotate", *arguments, cwd=tmp_path), 2)
+
+
+def test_the_bar_is_for_terminals_alone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for tty, shown in ((False, False), (True, True)):
+        monkeypatch.setattr("sys.stderr.isatty", lambda tty=tty: tty, raising=False)
+        progress = Progress(2)
+        with progress.step(failed=True):
+            print("one")
+        progress.close()
+        out, err = capsys.readouterr()
+        assert out == "one\n" and (("1/2, 1 failed" in err) is shown)

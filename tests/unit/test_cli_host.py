@@ -1,0 +1,203 @@
+"""The commands about hosts in processes of their own: documents, exit codes, and what bad input looks like."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from hpc3build.facts import vocabulary as voc
+from tests.commands import ROOT, Done, assert_one_message, hpc3build
+from tests.fake_registry import NAME, FakeRegistry
+from tests.images import descriptor_of, make_document, make_layout
+
+HOSTS = ROOT / "tests/data/hosts"
+CPU, GPU, MPI = voc.CPU_VERSION.name, voc.GPU.name, voc.MPI.name
+PLAIN = {CPU: "x86_64", GPU: "none", MPI: "none"}
+
+
+def on(name: str) -> tuple[str, str]:
+    return "--host", str(HOSTS / f"{name}.probe")
+
+
+def document(done: Done, schema: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(done.out)
+    jsonschema.validate(found, json.loads((ROOT / f"hpc3build/schemas/{schema}.json").read_text()))
+    return found
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    for name, pairs in {
+        "run": PLAIN,
+        "no": {**PLAIN, CPU: "zen4"},
+        "degraded": {**PLAIN, GPU: "cuda"},
+        "unknown": {},
+    }.items():
+        make_layout(tmp_path, [{name: b"1"}], labels=pairs, tag=name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("tag", "options", "status", "verdict"),
+    [
+        ("run", [], 0, "RUN"),
+        ("degraded", [], 0, "DEGRADED"),
+        ("no", [], 1, "NO"),
+        ("unknown", [], 1, "UNKNOWN"),
+        ("unknown", ["--allow-unknown"], 0, "UNKNOWN"),
+        ("no", ["--allow-unknown"], 1, "NO"),
+    ],
+)
+def test_match(tag: str, options: list[str], status: int, verdict: str, layout: Path) -> None:
+    done = hpc3build("match", f"oci:{layout}:{tag}", *on("zen2-slurm"), "--json", *options)
+    found = document(done, "match")
+    assert (done.status, found["verdict"]) == (status, verdict)
+    assert (found["bytes_not_downloaded"] > 0) == (verdict == "NO")
+    told = hpc3build("match", f"oci:{layout}:{tag}", *on("zen2-slurm"), *options)
+    assert told.status == status and told.out.startswith(verdict)
+    if verdict == "NO":
+        assert "lacks avx512" in told.out and "were not downloaded" in told.out
+
+
+def test_pick(layout: Path) -> None:
+    done = hpc3build("pick", *(f"oci:{layout}:{tag}" for tag in ("no", "run")), *on("zen2-slurm"), "--json")
+    found = document(done, "pick")
+    assert found["picked"]["verdict"] == "RUN" and [c["verdict"] for c in found["candidates"]] == ["RUN", "NO"]
+    done = hpc3build("pick", f"oci:{layout}:no", *on("zen2-slurm"), "--explain")
+    assert done.status == 1 and done.out == "" and "no image fits; the nearest: NO: needs zen4" in done.err
+
+
+def test_pick_of_a_registry_is_what_engines_take(tmp_path: Path) -> None:
+    images = [make_layout(tmp_path, [{str(n): b"1"}], tag=None) for n in range(2)]
+    children = [
+        descriptor_of(image, platform={"os": "linux", "architecture": "amd64"}, annotations={**PLAIN, CPU: target})
+        for image, target in zip(images, ("x86_64", "zen2"), strict=True)
+    ]
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": children}
+    make_document(tmp_path, index, tag="1")
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        done = hpc3build("pick", f"docker://{registry.host}/{NAME}:1", *on("zen2-slurm"))
+        assert done.out == f"{registry.host}/{NAME}@{images[1].digest}\n"
+        assert registry.seen() == ["GET manifests"]
+        answered = hpc3build("match", f"{registry.host}/{NAME}:1", *on("zen2-slurm"), "--json")
+        assert document(answered, "match")["candidates"] == 2 and registry.seen() == ["GET manifests"]
+        line = hpc3build("run", f"{registry.host}/{NAME}:1", *on("zen2-slurm"), "--print", "--", "app", "a b")
+        assert shlex.split(line.out)[-3:] == [f"{registry.host}/{NAME}@{images[1].digest}", "app", "a b"]
+        assert shlex.split(line.out)[:2] == ["podman", "run"] and "--tls-verify=false" in line.out
+
+
+def test_fingerprint(tmp_path: Path) -> None:
+    done = hpc3build("fingerprint", "--fast", "--json")
+    assert document(done, "fingerprint")["schema"] == 1
+    assert hpc3build("fingerprint", "--fast", "-o", tmp_path / "host.json").out == ""
+    again = hpc3build("match", "oci:nowhere", "--host", tmp_path / "host.json")
+    assert "nowhere" in assert_one_message(again, 4)
+    told = hpc3build("fingerprint", "--from-probe", HOSTS / "a100.probe")
+    assert "cpu.target" in told.out and "sm_80" in told.out
+    assert hpc3build("fingerprint", "--script").out.startswith("#!/bin/sh\n")
+    (tmp_path / "nfd").mkdir()
+    assert hpc3build("fingerprint", "--fast", "--nfd-features", tmp_path / "nfd").out == ""
+    assert "host.cpu.target=" in (tmp_path / "nfd" / "hpc3build").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "not JSON"),
+        ('{"schema": 9}', "schema 9"),
+        ("[1]", "where an object belongs"),
+        ('{"schema": 1, "cpu": {"features": {"\\u001b[31m": 1}}}', "features"),
+        ("hpc3build-probe 9\n", "a newer probe"),
+        ("\xff\xfe", "not JSON"),
+    ],
+)
+def test_hosts_that_are_none(text: str, told: str, layout: Path) -> None:
+    (layout / "host").write_text(text)
+    done = hpc3build("match", f"oci:{layout}:run", "--host", layout / "host")
+    assert told in assert_one_message(done, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["match", "UPPER/Case"],
+        ["match", "oci:x", "--host", "/no/such/file"],
+        ["pick", "oci:a b\x1b"],
+        ["index"],
+        ["index", "nope"],
+        ["index", "create", "x@sha256:" + "0" * 64, "y"],
+        ["fingerprint", "--from-probe", "/no/such/file"],
+        ["fingerprint", "--injects", "/no/such/library"],
+        ["fingerprint", "--nfd-features", "/no/such/folder"],
+        ["run", "", "--", "x"],
+    ],
+    ids=" ".join,
+)
+def test_bad_input(arguments: list[str]) -> None:
+    assert_one_message(hpc3build(*arguments), 2)
+
+
+# run
+
+
+def fake_engine(folder: Path, name: str) -> dict[str, str | None]:
+    (folder / "bin").mkdir(exist_ok=True)
+    (folder / "bin" / name).write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@"\nexit 7\n')
+    (folder / "bin" / name).chmod(0o755)
+    return {"PATH": f"{folder / 'bin'}:/usr/bin:/bin"}
+
+
+def test_run_becomes_the_engine(layout: Path, tmp_path: Path) -> None:
+    env = fake_engine(tmp_path, "podman")
+    argv = ["run", f"oci:{layout}:run", *on("zen2-slurm"), "--log", str(tmp_path / "log"), "--", "echo", "a b", "*"]
+    for _ in range(2):
+        done = hpc3build(*argv, env=env)
+        assert done.status == 7 and done.out.splitlines()[-4:] == [f"oci:{layout}:run", "echo", "a b", "*"]
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert len(lines) == 2 and lines[0]["verdict"] == "RUN" and lines[0]["facts"][CPU] == "x86_64"
+    assert lines[0]["digest"].startswith("sha256:") and lines[0]["engine"] == "podman"
+
+
+def test_run_refuses_a_no(layout: Path, tmp_path: Path) -> None:
+    env = fake_engine(tmp_path, "podman")
+    done = hpc3build("run", f"oci:{layout}:no", *on("zen2-slurm"), "--", "x", env=env)
+    assert done.status == 1 and done.out == "" and "not run: NO: needs zen4" in done.err
+    assert hpc3build("run", f"oci:{layout}:no", *on("zen2-slurm"), "--force", "--", "x", env=env).status == 7
+
+
+@pytest.mark.parametrize(
+    ("engine", "host", "expected"),
+    [
+        (
+            "podman",
+            "a100",
+            "--device nvidia.com/gpu=all --group-add keep-groups --network host --ipc host --annotation",
+        ),
+        ("docker", "a100", "docker run --rm --gpus all --network host --ipc host oci"),
+        ("apptainer", "a100", "apptainer run --nv oci:"),
+        ("podman", "cray-mi250", "--device /dev/kfd --device /dev/dri --group-add keep-groups"),
+        ("apptainer", "cray-mi250", "apptainer run --rocm oci:"),
+        ("singularity", "zen2-slurm", "singularity run oci:"),
+        ("sarus", "zen2-slurm", "sarus run --mpi oci"),
+    ],
+)
+def test_lines(engine: str, host: str, expected: str, tmp_path: Path) -> None:
+    pairs = {CPU: "x86_64", GPU: "cuda,rocm", MPI: "openmpi", voc.MPI_MODE.name: "mpi_replace"}
+    make_layout(tmp_path, [{"a": b"1"}], labels=pairs, tag="1")
+    argv = ["run", f"oci:{tmp_path}:1", *on(host), "--engine", engine, "--print", "--force", "-q", "--", "app"]
+    done = hpc3build(*argv)
+    assert done.status == 0 and expected in done.out, done
+
+
+def test_run_needs_an_engine_that_is_known(layout: Path) -> None:
+    done = hpc3build("run", f"oci:{layout}:run", *on("zen2-slurm"), "--engine", "nope", "--", "x")
+    assert "no such engine" in assert_one_message(done, 2)
+    assert "command not found" in assert_one_message(
+        hpc3build("run", f"oci:{layout}:run", *on("little-known"), "--", "x"), 3
+    )

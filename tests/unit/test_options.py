@@ -1,0 +1,102 @@
+"""What a person types for an image, and what is handed on to skopeo."""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from hpc3build import jsonedit
+from hpc3build.errors import BadReference, InputError
+from hpc3build.oci import Descriptor, Manifest
+from hpc3build.options import reference
+from hpc3build.reference import parse
+from hpc3build.run import run
+from hpc3build.stores.access import Access
+from hpc3build.workflows.annotate import Wish, prepare
+from hpc3build.workflows.check import skopeo_access
+from tests.commands import hpc3build
+from tests.images import make_layout
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("image", "oci:image; docker://image"),
+        ("image:1.0", "oci:image:1.0"),
+        ("./image", "oci:image"),
+        ("image.tar", "oci-archive:image.tar"),
+        ("image.tar:1.0", "oci-archive:image.tar:1.0"),
+        ("localhost/app:1", "containers-storage:localhost/app:1"),
+        ("localhost/app:1", "docker-daemon:localhost/app:1"),
+    ],
+)
+def test_a_transport_that_was_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, hint: str
+) -> None:
+    make_layout(tmp_path / "image", [{}])
+    (tmp_path / "image.tar").write_bytes(b"")
+    (tmp_path / "debian").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadReference) as told:
+        reference(text)
+    assert hint in told.value.hint
+    assert reference(f"docker://{text.removeprefix('./')}").transport == "docker"
+    assert reference("debian").registry == "docker.io", "a folder that holds no image is none"
+    assert reference("localhost:5000/app").registry == "localhost:5000"
+
+
+def test_skopeo_gets_the_password_in_a_file_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("authority")
+    access = Access("alice", "s3cret", ca_file=tmp_path / "ca.pem")
+    with skopeo_access(parse("quay.io/a/b:1"), access) as options:
+        assert "s3cret" not in " ".join(options)
+        file = Path(options[options.index("--src-authfile") + 1])
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600 and stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+        auth = json.loads(file.read_text())["auths"]["quay.io"]["auth"]
+        assert base64.b64decode(auth) == b"alice:s3cret"
+        folder = Path(options[options.index("--src-cert-dir") + 1])
+        assert [path.read_text() for path in folder.iterdir()] == ["authority"]
+    assert not file.exists() and not folder.exists()
+    with skopeo_access(parse("oci:x:1"), access) as options:
+        assert options == []
+    with skopeo_access(parse("127.0.0.1:5000/a:1"), Access()) as options:
+        assert options == ["--src-tls-verify=false"]
+
+
+# ---- annotations that are null
+
+
+@pytest.mark.parametrize("text", ['"annotations": null', '"annotations":null'])
+def test_null_is_absent_and_stays_what_it_is(tmp_path: Path, text: str) -> None:
+    old = make_layout(tmp_path, [{}])
+    raw = old.raw[:-1] + b", " + text.encode() + b"}"
+    manifest = Manifest.parse(raw)
+    assert manifest.annotations == {} and manifest.with_annotations({}) is manifest
+    assert manifest.with_annotations({}, ["a"]).raw == raw
+    new = manifest.with_annotations({"a": "b"})
+    assert new.raw == raw.replace(b"null", b'{"a": "b"}') or new.raw == raw.replace(b"null", b'{"a":"b"}')
+    value = {"mediaType": "x", "digest": old.digest, "size": 1, "annotations": None}
+    assert Descriptor.read(value, "manifests[0]").annotations == {}
+    entry = json.dumps({"annotations": None}).encode()
+    assert jsonedit.set_member(entry, ("annotations", "k"), "v") == b'{"annotations": {"k": "v"}}'
+
+
+# ---- facts made elsewhere
+
+
+def test_from_a_facts_document(tmp_path: Path) -> None:
+    make_layout(tmp_path / "image", [{}], labels={"org.supercontainers.gpu": "cuda"})
+    facts = hpc3build("facts", "oci:image", "--json", cwd=tmp_path).out
+    document = json.loads(facts)
+    document["annotations"] |= {"org.supercontainers.mpi": "none", "x.y": "1"}
+    (tmp_path / "facts.json").write_text(json.dumps(document))
+    wish = prepare(Wish(source=str(tmp_path / "facts.json"), pairs={"x.y": "2"}), run)
+    assert wish.pairs == {**document["annotations"], "x.y": "2"} and wish.source is None
+    for key, value in (("com.hooks.x", "1"), ("org.supercontainers.gpu", "?"), ("a b", "1"), ("k", 1)):
+        (tmp_path / "facts.json").write_text(json.dumps({"facts": [], "annotations": {key: value}}))
+        with pytest.raises(InputError, match=r"facts\.json"):
+            prepare(Wish(source=str(tmp_path / "facts.json")), run)
