@@ -62,7 +62,7 @@ class Flavour:
         return self.is_plain and known is not None and not known.ancestors
 
     def discriminators(self) -> dict[str, str]:
-        """The pairs that belong on its descriptor (rule N4), by the newest spelling; what is of no key's form is not."""
+        """The pairs that belong on its descriptor (rule N4), by the newest spelling; others are left out."""
         found: dict[str, str] = {}
         for key in voc.KEYS:
             value = next((self.pairs[name] for name in (key.name, *key.aliases) if name in self.pairs), None)

@@ -176,6 +176,22 @@ def test_it_runs_as_nobody_in_its_own_way(image: tuple[str, str, Built]) -> None
         assert built.podman("env", "-i", program, options=(*nobody, "--entrypoint", "")).stdout == SAYS[name]
 
 
+def test_its_modules_can_be_loaded_in_the_image(greet_recipe: Path, base: str, tmp_path: Path) -> None:
+    """With --modules lmod: the run-time modules are there, and those that were asked for are loaded for everyone."""
+    argv = ["build", str(greet_recipe), "-t", f"oci:{tmp_path}/image:1.0", "--engine", "buildah", "--base", base]
+    done = hpc3build(*argv, "--modules", "lmod")
+    with loaded(tmp_path / "image", "1.0") as name:
+        built = Built(tmp_path / "image", "1.0", name, base, done.stdout, done.stderr)
+        script = "module -t list 2>&1; module purge; module -t avail 2>&1; module load greet; greet\n"
+        told = built.podman(options=("--user", USERS["nobody"], "-i"), input=script).stdout.splitlines()
+        around = built.podman("greet", options=("--user", USERS["unknown"], "--entrypoint", "")).stdout
+    modules = ["GCC/system", "libgreet/1.0-GCC-system", "greet/1.0-GCC-system"]
+    assert told[:3] == modules and told[-1:] == SAYS["greet"].splitlines()
+    assert {line for line in told[3:-1] if "greet" in line or "hpcdata" in line} >= set(modules[1:])
+    assert not [line for line in told if line.startswith("hpcdata")]
+    assert around == SAYS["greet"]
+
+
 def test_a_chain_without_its_source_names_the_file(greet_recipe: Path, base: str, tmp_path: Path) -> None:
     """EasyBuild's own words, and nothing is left behind."""
     folder = tmp_path / "greet"
