@@ -90,19 +90,23 @@ class Docker:
 
     def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
         """See Launcher. Statuses of what does not start are docker's own: 125, 126 and 127."""
-        from docker.errors import APIError
+        from docker.errors import APIError, NotFound
 
         with self._client() as client, docker_told(image):
             options = {"network_mode": "host"} if _lacks_bridge(client) else {}
-            container = client.containers.create(image, list(argv), **_options(how), **options)
+            try:
+                container = client.containers.create(image, list(argv), **_options(how), **options)
+            except NotFound:
+                raise
+            except APIError as error:  # no command at all, say
+                return _not_started(argv, error)
             try:
                 with _given(container, how.stdin):
                     container.start()
                 status = int(container.wait(timeout=how.timeout)["StatusCode"])
                 out, err = container.logs(stderr=False), container.logs(stdout=False)
             except APIError as error:
-                told = str(error.explanation or error)
-                return Completed(tuple(argv), _status(told), "", f"docker: {told}\n")
+                return _not_started(argv, error)
             except OSError as error:  # what requests raises where no answer comes in time
                 raise ToolError(f"{argv[0]} did not finish within {how.timeout:g} s in {image}") from error
             finally:
@@ -196,6 +200,7 @@ def _given(container: Any, stdin: str | None) -> Iterator[None]:
             wire.shutdown(socket.SHUT_WR)
     finally:
         stream.close()
+        wire.close()
 
 
 def _lacks_bridge(client: Any) -> bool:
@@ -209,6 +214,11 @@ def _gzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         yield packer.compress(piece)
     yield packer.flush()
+
+
+def _not_started(argv: Sequence[str], error: Any) -> Completed:
+    told = str(error.explanation or error)
+    return Completed(tuple(argv), _status(told), "", f"docker: {told}\n")
 
 
 def _status(told: str) -> int:
