@@ -158,7 +158,7 @@ def test_the_good_spack_yaml(tmp_path: Path) -> None:
 
 def test_anchors_may_be_used_twice(tmp_path: Path) -> None:
     """YAML allows it; no warning of a library and no line of our source may show."""
-    put(tmp_path, {"spack.yaml": SPACK.replace("[zlib]", "&x [zlib]") + "  view: &x false\n"})
+    put(tmp_path, {"spack.yaml": SPACK.replace("[zlib]", "&x [zlib]") + "  definitions: &x []\n"})
     done = hpc3build("render", ".", cwd=tmp_path)
     assert "item_value" not in done.err and "ruamel" not in done.err
     assert (done.status == 0 and done.err == "") or assert_one_message(done, 2)
