@@ -59,13 +59,15 @@ def create(
     if reference.digest is not None:
         raise InputError(f"{reference}: an index gets a tag, not a digest")
     with ExitStack() as stack:
+        # A dry run makes no layout; where nothing comes from there, it need not even be.
+        here = not dry_run or any(_same_place(image, reference) for image in images)
         opened = open_store if dry_run else open_target
-        store = stack.enter_context(opened(reference, runner, access))
+        store = stack.enter_context(opened(reference, runner, access)) if here else None
         flavours: list[Flavour] = []
         sources: list[tuple[Store, Manifest]] = []
         for image in images:
             near = _same_place(image, reference)
-            source = store if near else stack.enter_context(open_store(image, runner, access))
+            source = store if near and store else stack.enter_context(open_store(image, runner, access))
             manifest = source.manifest(image.digest or image.tag)
             found = (
                 list(_children(source, manifest)) if manifest.is_index else [(manifest, _of_image(source, manifest))]
@@ -75,7 +77,7 @@ def create(
                 sources += [(source, child) for child, _ in found]
         entries = rules.arrange(flavours, first_as_default=first_as_default)
         manifest = rules.compose(entries)
-        if not dry_run:
+        if not dry_run and store is not None:
             for source, child in sources:
                 _copy(store, source, child)
             store.put_manifest(manifest, reference.tag)

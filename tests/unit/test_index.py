@@ -148,6 +148,12 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
         assert store.manifest("all").digest == before
 
 
+def test_a_dry_run_makes_no_layout(tmp_path: Path) -> None:
+    images(tmp_path / "there", ["generic"])
+    done = create(parse(f"oci:{tmp_path / 'new'}:all"), [parse(f"oci:{tmp_path / 'there'}:generic")], run, dry_run=True)
+    assert len(done.manifest.descriptors) == 1 and not (tmp_path / "new").exists()
+
+
 def test_what_cannot_be_indexed(tmp_path: Path) -> None:
     images(tmp_path, ["generic"])
     with pytest.raises(InputError, match="is one image, no index"):
