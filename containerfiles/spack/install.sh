@@ -4,6 +4,7 @@
 set -euo pipefail
 export PATH=/opt/spack/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 environment=${HPC3BUILD_ENVIRONMENT:-/opt/spack-environment}
+store=${HPC3BUILD_STORE:-/opt/software}
 view=${HPC3BUILD_VIEW:-/opt/views/view}
 rootfs=${HPC3BUILD_ROOTFS:-/opt/hpc3build/rootfs}
 secrets=${HPC3BUILD_SECRETS:-/run/secrets}
@@ -71,6 +72,9 @@ if [ "$failed" != 0 ]; then
     exit "$failed"
 fi
 spack -e "$environment" gc -y
+# Logs hold the builder's environment, and nothing in an image needs set-user-ID (Spack's sbang has it).
+find "$store" -path '*/.spack/spack-build-*' -type f -exec rm -f {} +
+find "$store" -type f -perm /6000 -exec chmod a-s {} +
 
 install -d "$rootfs/opt"
 ln -s views/view "$rootfs/opt/view"

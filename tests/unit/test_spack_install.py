@@ -41,7 +41,7 @@ def builder(tmp_path: Path) -> Path:
     for name, text in (("spack", SPACK), ("gpg", "#!/bin/sh\n")):
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
-    for folder in ("env", "secrets", "tmp", "cache", "etc"):
+    for folder in ("env", "secrets", "tmp", "cache", "etc", "store"):
         (tmp_path / folder).mkdir()
     return tmp_path
 
@@ -61,6 +61,7 @@ def install(builder: Path, *words: str, cached: bool = False, **env: str) -> Ran
             "NOTED": str(builder / "noted"),
             "TMPDIR": str(builder / "tmp"),
             "HPC3BUILD_ENVIRONMENT": str(builder / "env"),
+            "HPC3BUILD_STORE": str(builder / "store"),
             "HPC3BUILD_VIEW": str(builder / "view"),
             "HPC3BUILD_ROOTFS": str(builder / "rootfs"),
             "HPC3BUILD_SECRETS": str(builder / "secrets"),
@@ -107,6 +108,18 @@ def test_mirrors_and_keys_are_read_from_the_secrets_and_stay_nowhere(builder: Pa
     (builder / "secrets/hpc3build_mirrors").unlink()
     left = [file for file in builder.rglob("*") if file.is_file() and b"geheim" in file.read_bytes()]
     assert left == [] and list((builder / "tmp").iterdir()) == []
+
+
+def test_logs_and_set_user_id_do_not_stay(builder: Path) -> None:
+    kept = builder / "store/app/.spack/spec.json"
+    kept.parent.mkdir(parents=True)
+    for name in ("spec.json", "spack-build-out.txt.gz", "spack-build-env.txt"):
+        (kept.parent / name).touch()
+    sbang = builder / "store/sbang"
+    sbang.touch()
+    sbang.chmod(0o2775)
+    install(builder, "lock")
+    assert list(kept.parent.iterdir()) == [kept] and sbang.stat().st_mode & 0o7777 == 0o775
 
 
 def test_signatures_are_never_put_aside() -> None:
