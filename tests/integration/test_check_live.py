@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from hpc3build.containerfile import ENTRYPOINTS
 from tests.images import File, Layer
+from tests.integration.docker_daemon import daemon
 from tests.integration.support import Built, hpc3build, images, missing
 from tests.variants import variant
 
@@ -24,6 +25,7 @@ TOOL = {"charliecloud": "ch-run", "apptainer": "podman", "enroot": "podman"}
 #: What an engine cannot express, for every user; and whether it knows supplementary groups.
 LACKS: Mapping[str, tuple[set[str], bool]] = {
     "podman": (set(), True),
+    "docker": (set(), True),
     "buildah": ({"login-shell", "read-only", "signals"}, False),
     "charliecloud": ({"login-shell", "scratch", "signals"}, False),
     "apptainer": (set(), True),
@@ -50,9 +52,13 @@ def check(reference: str, *options: str) -> tuple[int, list[dict[str, str]]]:
         ),
     ],
 )
-def test_the_matrix(engine: str, entry: str, mpi_hello: Built, tmp_path: Path, leftover_containers: None) -> None:
+def test_the_matrix(
+    engine: str, entry: str, mpi_hello: Built, tmp_path: Path, leftover_containers: None, request: pytest.FixtureRequest
+) -> None:
     """Every cell is green, or is named here: what the engine lacks, and what HPC3's own line loses by definition."""
-    if reason := missing(TOOL.get(engine, engine)):
+    if engine == "docker":
+        request.getfixturevalue("docker_daemon")
+    elif reason := missing(TOOL.get(engine, engine)):
         pytest.skip(reason)
     reference = variant(mpi_hello.layout, tmp_path / "l", Entrypoint=list(ENTRYPOINTS[entry]))
     status, findings = check(reference, "--run", engine)
@@ -63,11 +69,17 @@ def test_the_matrix(engine: str, entry: str, mpi_hello: Built, tmp_path: Path, l
     for (rule, user), cell in cells.items():
         if rule in lacks or (user == USERS[3] and not groups):
             assert cell["outcome"] == "UNKNOWN" and cell["message"].startswith("n/a: "), cell
-        elif rule in LOST_BY_HPC3 and entry == "hpc3" and engine in ("podman", "apptainer", "enroot"):
+        elif rule in LOST_BY_HPC3 and entry == "hpc3" and engine in ("podman", "docker", "apptainer", "enroot"):
             assert cell["outcome"] == "DEGRADED" and "hpc3-exec" in cell["hint"], cell
         else:
             assert cell["outcome"] == "OK", cell
     assert {user for _, user in cells} == set(USERS) and len(cells) == len(WAYS) * len(USERS) + 4
+
+
+@pytest.fixture(scope="module")
+def docker_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with daemon(tmp_path_factory.mktemp("docker")):
+        yield
 
 
 def profile(text: str) -> Layer:

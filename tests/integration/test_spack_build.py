@@ -5,16 +5,23 @@ HPC3BUILD_TEST_SPACK names a folder with git clones `spack` (with the tag v1.1.0
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hpc3build.engines import ENTRY_POINT, How, launcher
+from hpc3build.oci import ImageConfig
+from hpc3build.reference import DAEMON
+from hpc3build.run import run
 from tests.integration.conftest import loaded
-from tests.integration.support import ROOT, Built, hpc3build, sh
+from tests.integration.docker_daemon import daemon
+from tests.integration.support import ROOT, Built, hpc3build, missing, sh
 
 CLONES = Path(os.environ.get("HPC3BUILD_TEST_SPACK") or "/nonexistent")
 LOCK = "/opt/spack-environment/spack.lock"
@@ -65,17 +72,23 @@ def facts_are_right(built: Built) -> None:
     assert f"{P}mpi.version" in hpc3build("facts", built.reference).stdout
 
 
+@pytest.fixture(scope="module")
+def concretized(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+    """The recipe without a lock, built once: minutes."""
+    layout = tmp_path_factory.mktemp("spack") / "one"
+    log = build(ROOT / "recipes" / "hello-spack", layout, base)
+    with loaded(layout, "1") as name:
+        yield Built(layout, "1", name, base, "", log)
+
+
 @pytest.mark.usefixtures("engine_env")
-def test_concretized_in_the_builder_then_from_its_lock(base: str, tmp_path: Path) -> None:
-    source = ROOT / "recipes" / "hello-spack"
-    log = build(source, tmp_path / "one", base)
-    assert "==> Concretized 1 spec" in log
-    with loaded(tmp_path / "one", "1") as name:
-        first = Built(tmp_path / "one", "1", name, base, "", log)
-        facts_are_right(first)
-        lock = sh("podman", "run", "--rm", "--pull=never", "--entrypoint", "", name, "cat", LOCK).stdout
+def test_concretized_in_the_builder_then_from_its_lock(concretized: Built, base: str, tmp_path: Path) -> None:
+    first = concretized
+    assert "==> Concretized 1 spec" in first.stderr
+    facts_are_right(first)
+    lock = sh("podman", "run", "--rm", "--pull=never", "--entrypoint", "", first.name, "cat", LOCK).stdout
     recipe = tmp_path / "hello-spack"
-    shutil.copytree(source, recipe)
+    shutil.copytree(ROOT / "recipes" / "hello-spack", recipe)
     (recipe / "spack.lock").write_text(lock)
     log = build(recipe, tmp_path / "two", base)
     assert "==> Concretized" not in log and "pip install" not in log
@@ -85,3 +98,69 @@ def test_concretized_in_the_builder_then_from_its_lock(base: str, tmp_path: Path
         facts_are_right(second)
         assert sh("podman", "run", "--rm", "--pull=never", "--entrypoint", "", name, "cat", LOCK).stdout == lock
         assert second.annotations["io.github.hpc3build.lock"] == first.annotations["io.github.hpc3build.lock"]
+
+
+#: A batch job: nothing in it says how the image was made, nor which engine runs it.
+JOB = """
+set -eu
+hello-mpi
+mpirun --allow-run-as-root -n 2 --oversubscribe hello-mpi | sort
+"""
+ENGINES = {
+    "podman": "podman",
+    "buildah": "buildah",
+    "charliecloud": "ch-run",
+    "apptainer": "podman",
+    "enroot": "podman",
+}
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "docker"])
+def test_swapped_for_the_same_program_made_by_easybuild(
+    engine: str, concretized: Built, base: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The job script stays; only the image's name changes, and the job says the same."""
+    with contextlib.ExitStack() as stack:
+        if engine == "docker":
+            stack.enter_context(daemon(tmp_path_factory.mktemp("docker")))
+        elif reason := missing(ENGINES[engine]):
+            pytest.skip(reason)
+        easybuild = stack.enter_context(same_by_easybuild(base, tmp_path))
+        told = [job(engine, image) for image in (concretized, easybuild)]
+    assert told[0] == told[1] and "ranks 2 sum 3" in told[0] and told[0].count("MPI library: Open MPI v4.1.4") == 3
+
+
+def job(engine: str, image: Built) -> str:
+    config = ImageConfig.parse(image.blob(image.manifest["config"]["digest"]))
+    chosen = launcher(engine, run, config)
+    name = image.name
+    if chosen.store == DAEMON:
+        hpc3build(
+            "annotate", image.reference, "--to", f"docker-daemon:{name}", "--labels", "-a", "org.example.copied=1"
+        )
+    with chosen.prepared(name) as prepared:
+        # What round an entry point is all that some engines know.
+        how = How(user="65534:65534", stdin=JOB, entrypoint=ENTRY_POINT not in chosen.lacks, timeout=300)
+        done = chosen.run(prepared, ["bash", "-s"], how)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def same_by_easybuild(base: str, folder: Path) -> Iterator[Built]:
+    """The program of recipes/hello-spack, made by EasyBuild from the recipe of mpi-hello."""
+    source, recipe = ROOT / "recipes" / "mpi-hello", folder / "hello-mpi"
+    shutil.copytree(source, recipe)
+    easyconfig = recipe / "mpi-hello-1.0-gompi-system.eb"
+    (recipe / "hello-mpi-1.0-gompi-system.eb").write_text(easyconfig.read_text().replace("mpi-hello", "hello-mpi"))
+    easyconfig.unlink()
+    make = (recipe / "mpi-hello.mk").read_text().replace("mpi-hello", "hello-mpi")
+    (recipe / "hello-mpi.mk").write_text(make)
+    program = next((ROOT / "recipes" / "hello-spack").rglob("hello-mpi.c"))
+    shutil.copy(program, recipe / "hello-mpi.c")
+    settings = (recipe / "hpc3build.yaml").read_text().replace("mpi-hello", "hello-mpi")
+    (recipe / "hpc3build.yaml").write_text(settings)
+    layout = folder / "easybuild"
+    hpc3build("build", recipe, "-t", f"oci:{layout}:1", "--engine", "buildah", "--base", base)
+    with loaded(layout, "1") as name:
+        yield Built(layout, "1", name, base, "", "")
