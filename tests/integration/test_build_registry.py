@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.registries import KINDS
 from tests.integration.support import Built, hpc3build, sh
-from tests.integration.test_registry import PASSWORD, REGISTRY, USER, guarded, home, host
+from tests.integration.test_registry import PASSWORD, USER, guarded, home, host
 
-pytestmark = [pytest.mark.engine, pytest.mark.skipif(not REGISTRY, reason="not installed: docker-registry")]
+pytestmark = [pytest.mark.engine, pytest.mark.skipif(not KINDS, reason="not installed: docker-registry")]
 __all__ = ["guarded", "home", "host"]  # fixtures of the real registries
 
 RECIPE = "recipes/mpi-hello"
