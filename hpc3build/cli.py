@@ -120,9 +120,11 @@ def _render(options: argparse.Namespace) -> int:
     _tell_notes(options, planned)
     if options.context:
         planned.context.write(Path(options.context))
-    if options.output:
+        if not options.quiet:
+            print(f"hpc3build: the build context is in {visible(options.context)}", file=sys.stderr)
+    if options.output and options.output != "-":
         write_atomically(options.output, planned.context.containerfile)
-    elif not options.context:
+    elif options.output or not options.context:
         sys.stdout.write(planned.context.containerfile)
     return 0
 
@@ -195,7 +197,12 @@ def _add_facts(commands: Any, common: argparse.ArgumentParser) -> None:
         "what is known of a recipe, a lock or an image, with evidence",
         "hpc3build facts spack.lock --json",
     )
-    parser.add_argument("source", metavar="SOURCE", help="a recipe, a spack.lock, or an image reference")
+    parser.add_argument(
+        "source",
+        nargs="+",
+        metavar="SOURCE",
+        help="a recipe (of several easyconfigs, all), a spack.lock, or an image reference",
+    )
     parser.add_argument("--json", action="store_true")
     shared.add_recipe(parser, building=False)
     shared.add_depth(parser)
@@ -207,7 +214,7 @@ def _facts(options: argparse.Namespace) -> int:
     from hpc3build.workflows.describe import facts_of
 
     subject, facts = facts_of(
-        options.source,
+        tuple(options.source),
         shared.settings(options),
         shared.runner(options),
         shared.access(options),

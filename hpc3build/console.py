@@ -12,13 +12,27 @@ from hpc3build.errors import Hpc3BuildError, InputError
 
 Command = Callable[[argparse.Namespace], int]
 
+#: How other tools spell what ours do, for those whose fingers know them.
+THEIRS = {
+    "--optarch": "give --target an archspec name, such as x86_64_v3",
+    "--robot": "dependencies are always resolved; --robot-paths names folders of your own easyconfigs",
+    "--containerize": "hpc3build render writes the Containerfile",
+    "--annotation": "give -a KEY=VALUE",
+    "--label": "give -a KEY=VALUE with --labels",
+    "--creds": "give --username NAME --password-stdin",
+    "--src-tls-verify": "give --tls-verify=false",
+    "--dest-tls-verify": "give --tls-verify=false",
+    "--insecure": "give --plain-http or --tls-verify=false",
+}
+
 
 class Parser(argparse.ArgumentParser):
     """argparse with our exit code and form of message."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(InputError.exit_code, f"hpc3build: error: {visible(message)}\n")
+        hints = [f"hint: {option}: {hint}\n" for option, hint in THEIRS.items() if f" {option}" in message]
+        self.exit(InputError.exit_code, f"hpc3build: error: {visible(message)}\n{''.join(hints)}")
 
 
 def add_command(

@@ -70,13 +70,21 @@ DEFAULT = Depth()
 
 
 def facts_of(
-    source: str, settings: Settings, runner: Runner, access: Access | None = None, depth: Depth = DEFAULT
+    sources: str | tuple[str, ...],
+    settings: Settings,
+    runner: Runner,
+    access: Access | None = None,
+    depth: Depth = DEFAULT,
 ) -> tuple[str, Facts]:
     """The subject's name and its facts.
 
-    ``source`` is a recipe, a JSON file of Spack's, an image reference, a document of ``facts --json``, or what the
-    hooks of EasyBuild leave. ``depth`` is for images.
+    A source is a recipe, a JSON file of Spack's, an image reference, a document of ``facts --json``, or what the
+    hooks of EasyBuild leave. Several are one recipe of several roots. ``depth`` is for images.
     """
+    if isinstance(sources, tuple) and len(sources) > 1:
+        _, recipe, stack = load(sources, settings, runner)
+        return " ".join(sources), planned_facts(recipe, stack)
+    source = sources if isinstance(sources, str) else sources[0]
     if (known := _facts_of_json(Path(source))) is not None:
         return source, known
     asked_anew = settings.concretize not in (None, "lock")

@@ -126,7 +126,10 @@ def parse_env(text: str) -> dict[str, str]:
 
 def images() -> dict[str, str]:
     """Names of the images in the store, with their IDs; cached layers have no name."""
-    lines = sh("podman", "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").stdout.splitlines()
+    argv = ("podman", "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+    # It fails when another process removes an image while it lists them.
+    done = sh(*argv, check=False)
+    lines = (done if done.returncode == 0 else sh(*argv)).stdout.splitlines()
     return {name: digest for name, digest in (line.split() for line in lines) if not name.startswith("<none>")}
 
 

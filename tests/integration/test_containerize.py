@@ -40,7 +40,8 @@ pytestmark = [
 
 def eb(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     """Real eb, which needs no module tool where it is told to fetch alone."""
-    options = ("--containerize", "--experimental", "--allow-use-as-root-and-accept-consequences", f"--prefix={folder}")
+    places = (f"--prefix={folder}", f"--tmpdir={folder}")
+    options = ("--containerize", "--experimental", "--allow-use-as-root-and-accept-consequences", *places)
     return subprocess.run(
         [f"{sys.prefix}/bin/eb", *argv, *options],
         env={"HOME": "/nonexistent", "PATH": f"{sys.prefix}/bin:/usr/bin:/bin"},

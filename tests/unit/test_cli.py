@@ -309,11 +309,20 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert_one_message(hpc3build("inspect", "oci:nope", cwd=tmp_path), 4)
 
 
+def test_render_to_a_dash_is_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = str(ROOT / "recipes" / "hello-spack")
+    _, plain, _ = called(capsys, "render", recipe)
+    assert called(capsys, "render", recipe, "-o", "-")[1] == plain and not Path("-").exists()
+    _, out, err = called(capsys, "render", recipe, "--context", str(tmp_path / "context"))
+    assert out == "" and str(tmp_path / "context") in err
+    assert called(capsys, "render", recipe, "--context", str(tmp_path / "c2"), "-q")[2] == ""
+
+
 def test_render_to_file_is_what_stdout_gets(tmp_path: Path) -> None:
     recipe = ROOT / "recipes/gromacs-cuda"
     shown = hpc3build("render", recipe, cwd=tmp_path)
     written = hpc3build("render", recipe, "-o", "C", "--context", "context", cwd=tmp_path)
-    assert (shown.status, shown.err, written.status, written.out, written.err) == (0, "", 0, "", "")
+    assert (shown.status, shown.err, written.status, written.out) == (0, "", 0, "")
     assert (tmp_path / "C").read_text() == (tmp_path / "context/Containerfile").read_text() == shown.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["C", "context"]
     assert (tmp_path / "C").stat().st_mode & 0o777 == 0o644

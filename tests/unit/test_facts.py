@@ -65,6 +65,10 @@ GOOD_AND_BAD: dict[str, tuple[list[str], list[str]]] = {
         ["2024-01-31T00:00:00Z", "2024-01-31T10:20:30.123+02:00"],
         ["", "2024-01-31", "2024-01-31 00:00:00", "yesterday", "2024-01-31T00:00:00"],
     ),
+    "LICENSES": (
+        ["MIT", "LGPL-2.1-or-later", "Apache-2.0 WITH LLVM-exception", "(MIT OR Apache-2.0) AND BSD-3-Clause"],
+        ["", " MIT", "MIT  OR X", "MIT, BSD", "M\u00eft"],
+    ),
     "REVISION": (["abc123", "v1-3-gabc"], ["", "a\rb"]),
     "SOURCE_URL": (["https://example.org/x.git", "ssh://git@host/x"], ["", "example.org", "https://a b", "HTTPS://x"]),
     "BASE_NAME": (["docker.io/library/debian:12", "debian:12"], ["", "debian 12"]),
