@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hpc3build.facts import Fact, Facts, Key, Source, Statement, declared, fabri
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import agree
 from hpc3build.facts.subjects import of_image
-from tests.stacks import conflicts, notes, values
+from tests.stacks import conflicts, notes, pkg, root, stack, values
 
 APP = "/opt/app/bin/app"
 
@@ -58,11 +59,36 @@ def test_one_soname_and_many_implementations(marks: str, implementation: str | N
 
 
 def test_the_version_is_the_packages_where_it_is_of_that_implementation() -> None:
-    record = Installed("conda", "impi_rt", "2021.11.0", "2021.11.0", "/c/conda-meta/x.json")
+    record = Installed("conda", "impi_rt", "2021.11.0", "2021.11.0", "/usr/conda-meta/x.json")
     evidence = image(binary("libmpi.so.12"), packages=(record,), **libmpi("Intel(R) MPI Library"))
     assert values(mpi_found.from_files(evidence))[voc.MPI_VERSION] == "2021.11.0"
     evidence = image(binary("libmpi.so.12"), packages=(record,), **libmpi("MPICH Version"))
     assert voc.MPI_VERSION not in values(mpi_found.from_files(evidence))
+
+
+def test_a_package_says_nothing_of_an_mpi_that_lies_elsewhere() -> None:
+    record = Installed("dpkg", "libmpich12", "4.0.2-3", "4.0.2", "/var/lib/dpkg/status")
+    lies = {"libmpi.so.12": "/opt/mpich/lib/libmpi.so.12.1.8"}
+    evidence = image(binary("libmpi.so.12"), packages=(record,), **libmpi("MPICH Version"))
+    assert values(mpi_found.from_files(evidence))[voc.MPI_VERSION] == "4.0.2"
+    elsewhere = replace(evidence.files["/usr/lib/libmpi.so.12.1.8"], path=lies["libmpi.so.12"])
+    files = ImageFiles(
+        {
+            APP: evidence.files[APP],
+            elsewhere.path: elsewhere,
+            "/usr/lib/libmpi.so.12": replace(evidence.files["/usr/lib/libmpi.so.12"], target=elsewhere.path),
+        }
+    )
+    moved = replace(evidence, files=files, applications=find(files, {"PATH": "/opt/app/bin"}))
+    assert voc.MPI_VERSION not in values(mpi_found.from_files(moved))
+
+
+def test_files_that_differ_leave_the_stacks_word_alone() -> None:
+    evidence = image(binary("libk.so", code="sm_70"), **{"libk.so": binary(code="sm_80")})
+    made = stack(root("a@1", "cuda", variants={"cuda": True, "cuda_arch": ("80",)}), pkg("cuda@12.4"))
+    joined = of_image(evidence, made, {})
+    assert joined.value(voc.GPU_ARCHITECTURE) == "sm_80" and not joined.conflicts
+    assert voc.GPU_ARCHITECTURE in {note.key for note in joined.notes}
 
 
 def test_libfabric_is_injected_where_it_is_loaded_and_can_be_exchanged() -> None:
