@@ -84,7 +84,7 @@ def from_files(evidence: Evidence) -> Iterator[Statement]:
     implementations = {path: _implementation(use, evidence) for path, use in libraries.items()}
     if dynamic and all(implementations.values()):
         yield _joined(voc.MPI_IMPLEMENTATION, implementations.values())
-        yield from _version(evidence, {name for name, _ in filter(None, implementations.values())})
+        yield from _version(evidence, {name for name, _ in filter(None, implementations.values())}, tuple(libraries))
     if dynamic:
         yield from _abi(libraries.values())
         yield from _portability(tuple(libraries.values()))
@@ -106,18 +106,32 @@ def _implementation(use: Use, evidence: Evidence) -> tuple[str, str] | None:
     for mark, implementation in _NAMES:
         if mark in marks:
             return implementation, f"{file.path} calls itself {mark.removesuffix(' v').removesuffix(' Version')}"
-    owners = [name for name, pattern in _PACKAGES.items() if _of(evidence, pattern)]
-    return (owners[0], _of(evidence, _PACKAGES[owners[0]])[0].origin) if len(owners) == 1 else None
+    owners = {name: found[0] for name, pattern in _PACKAGES.items() if (found := _of(evidence, pattern, file.path))}
+    return next(((name, package.origin) for name, package in owners.items()), None) if len(owners) == 1 else None
 
 
-def _of(evidence: Evidence, pattern: re.Pattern[str]) -> list[Installed]:
-    return [package for package in evidence.packages if pattern.fullmatch(package.name.lower())]
+def _of(evidence: Evidence, pattern: re.Pattern[str], path: str | None = None) -> list[Installed]:
+    """The packages of these names; with ``path`` those that may have put that file there."""
+    found = (package for package in evidence.packages if pattern.fullmatch(package.name.lower()))
+    return [package for package in found if path is None or path.startswith(_folders(package))]
 
 
-def _version(evidence: Evidence, implementations: set[str]) -> Iterator[Statement]:
+def _folders(package: Installed) -> tuple[str, ...]:
+    """Where the files of a package lie: an MPI that was built elsewhere is none of its business."""
+    if package.manager == "conda":
+        return (package.path.partition("conda-meta/")[0],)
+    if package.manager == "pip":
+        return (re.sub(r"lib(?:64)?/python[^/]*/.*", "", package.path),)
+    return ("/usr/lib", "/lib", "/opt/intel/")
+
+
+def _version(evidence: Evidence, implementations: set[str], paths: tuple[str, ...]) -> Iterator[Statement]:
     if len(implementations) != 1 or (pattern := _PACKAGES.get(*implementations)) is None:
         return
-    packages = [package for package in _of(evidence, pattern) if voc.is_version(package.upstream)]
+    owners = [_of(evidence, pattern, path) for path in paths]
+    if not all(owners):
+        return
+    packages = [package for found in owners for package in found if voc.is_version(package.upstream)]
     if len({package.upstream for package in packages}) == 1:
         first = packages[0]
         yield Fact(voc.MPI_VERSION, first.upstream, Source.FILES, first.origin)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from hpc3build.errors import InputError
 from hpc3build.evidence.image import Evidence
 from hpc3build.facts import (
+    Conflict,
     Fact,
     Facts,
     Key,
+    Note,
     Source,
     Statement,
     cpu,
@@ -69,15 +71,26 @@ def of_image(evidence: Evidence, stack: Stack | None, labels: Mapping[str, str])
             if isinstance(statement, Fact) and statement.key not in told
         ]
         statements += licences.of_roots(evidence.files, stack)
+    decided = {
+        statement.key for statement in statements if isinstance(statement, Fact) and statement.source > Source.FILES
+    }
     # With layers unread any list may be short, and any greatest number too small.
     for found in _OF_FILES if evidence.complete else (system.distribution,):
-        statements += found(evidence)
+        statements += (_no_conflict(statement, decided) for statement in found(evidence))
     statements += declared.statements(evidence.env, labels)
     facts = gather(statements, agree)
     derived = list(declared.of_mpi(labels, facts))
     if (cuda := facts.get(voc.CUDA_VERSION)) is not None:
         derived += gpu_found.driver(cuda, facts.value(voc.GPU_ARCHITECTURE))
     return gather([*statements, *derived], agree) if derived else facts
+
+
+def _no_conflict(statement: Statement, decided: Collection[Key]) -> Statement:
+    """Files that differ among themselves leave a better source's word alone."""
+    if isinstance(statement, Conflict) and statement.key in decided:
+        told = "; ".join(f"{fact.value} ({fact.evidence})" for fact in statement.values)
+        return Note(statement.key, statement.message, told)
+    return statement
 
 
 def of_labels(labels: Mapping[str, str]) -> Iterator[Fact]:

@@ -15,6 +15,7 @@ from hpc3build import rewrite
 from hpc3build.errors import InputError, StoreError, TagMoved
 from hpc3build.facts import Conflict, Source
 from hpc3build.facts import vocabulary as voc
+from hpc3build.facts.carried import stale
 from hpc3build.pairs import check_pair
 from hpc3build.reference import DAEMON, DOCKER, STORAGE, Reference, is_digest
 from hpc3build.run import Runner
@@ -156,6 +157,8 @@ def _annotate(
     with open_store(reference, runner, access, client, read_back=wish.verify) as store:
         found = _detected(store, reference, wish)
         pairs = {**found.pairs, **wish.pairs}
+        if not wish.attach:
+            wish = replace(wish, remove=tuple(dict.fromkeys((*wish.remove, *found.dropped))))
         if pairs and any(key in voc.BY_NAME for key in pairs):
             pairs.setdefault(voc.VOCABULARY.name, voc.VERSION)
         if wish.attach:
@@ -196,14 +199,20 @@ def _annotate(
 
 @dataclass(frozen=True)
 class _Detected:
-    """What the evidence inside an image says: the pairs to write, and where it does not agree."""
+    """What the evidence inside an image says: the pairs to write, and where it does not agree.
+
+    ``stale`` are pairs that it proves untrue, each with why, and ``dropped`` those of them that nothing replaces.
+    """
 
     pairs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     conflicts: tuple[Conflict, ...] = ()
+    stale: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    dropped: tuple[str, ...] = ()
 
     def told(self, result: rewrite.Result) -> rewrite.Result:
-        """``result`` with the conflicts as warnings."""
-        warnings = [
+        """``result`` with the conflicts and what was stale as warnings."""
+        warnings = [f"{name} is no longer true: it said {why}" for name, why in self.stale.items()]
+        warnings += [
             f"{conflict.key.name} is left as it is: {conflict.message} (-a {conflict.key.name}=VALUE decides)"
             for conflict in self.conflicts
         ]
@@ -217,14 +226,20 @@ def _detected(store: Store, reference: Reference, wish: Wish) -> _Detected:
         return _Detected()
     from hpc3build.workflows.describe import DEFAULT, describe
 
-    facts = describe(store, reference, depth=wish.depth or DEFAULT).facts
+    described = describe(store, reference, depth=wish.depth or DEFAULT)
+    facts = described.facts
     pairs = {
         key.name: fact.value
         for key, fact in facts.items()
         if fact.source is not Source.LABEL or not fact.evidence.startswith("label ")
     }
     decided = {*wish.pairs, *wish.remove}
-    return _Detected(pairs, tuple(conflict for conflict in facts.conflicts if conflict.key.name not in decided))
+    conflicts = tuple(conflict for conflict in facts.conflicts if conflict.key.name not in decided)
+    labels = {key: value for key, value in described.config.labels.items() if wish.labels}
+    untrue = stale({**described.manifest.annotations, **labels}, facts)
+    untrue = {key: why for key, why in untrue.items() if key not in decided}
+    dropped = tuple(key for key in untrue if pairs.get(key) is None)
+    return _Detected(pairs, conflicts, untrue, dropped)
 
 
 def _pack(store: Store, reference: Reference, wish: Wish) -> Wish:

@@ -66,6 +66,41 @@ def test_what_only_a_label_says_stays_a_label(tmp_path: Path, capsys: pytest.Cap
     assert manifest(tmp_path, result["new_digest"]).annotations == {**EXPECTED["plain"]["facts"], **TOUCHED_BY_ALL}
 
 
+P = "org.supercontainers."
+BASES = {
+    P + "gpu": "cuda",
+    P + "hardware.gpu.cuda.version": "12.4",
+    P + "mpi.version": "4.1",
+    P + "glibc": "2.31",
+    P + "tools": "jq",
+    "org.opencontainers.image.vendor": "somebody",
+    "my.key": "mine",
+}
+
+
+def test_of_the_bases_pairs_only_what_is_still_true_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make("plain", tmp_path, annotations=BASES)
+    status, result, told = detect(capsys, tmp_path)
+    kept = {key: BASES[key] for key in (P + "tools", "org.opencontainers.image.vendor", "my.key")}
+    assert status == 0
+    assert manifest(tmp_path, result["new_digest"]).annotations == {
+        **kept,
+        **EXPECTED["plain"]["facts"],
+        **TOUCHED_BY_ALL,
+    }
+    for key, old in list(BASES.items())[:4]:
+        assert f"{key} is no longer true: it said {old!r}" in told
+    assert P + "tools is no" not in told
+
+
+def test_stale_labels_go_with_labels_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make("plain", tmp_path, labels={P + "hardware.gpu.cuda.version": "12.4", P + "tools": "jq"})
+    _, result, _ = detect(capsys, tmp_path, "--labels")
+    new = manifest(tmp_path, result["new_digest"])
+    config = ImageConfig.parse((tmp_path / "blobs" / "sha256" / new.config.digest.partition(":")[2]).read_bytes())
+    assert P + "hardware.gpu.cuda.version" not in config.labels and config.labels[P + "tools"] == "jq"
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -164,7 +164,7 @@ def fuzz(count: int, seed: int, folder: Path) -> None:
     for _ in range(count):
         data = bytearray(chance.choice(originals))
         for _ in range(chance.choice((1, 3, 20))):
-            at = chance.randrange(len(data) // 512) * 512 + chance.randrange(512)
+            at = chance.randrange(chance.choice((2048, 8192, len(data))))  # the first headers, or anywhere
             data[at] = chance.choice((0, 0x30, 0x37, 0xFF, chance.randrange(256)))
         if chance.random() < 0.2:
             del data[chance.randrange(len(data)) :]

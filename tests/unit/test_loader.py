@@ -72,6 +72,13 @@ def test_a_loaders_rpath_holds_below_it_and_its_runpath_does_not() -> None:
     assert found({APP: elf("liba.so", runpath=("/r",)), **libraries})["libb.so"] == (None, None)
 
 
+def test_a_runpath_shuts_the_rpaths_of_all_that_loaded_it_out() -> None:
+    files: dict[str, Binary | str | bytes] = {
+        APP: elf("liba.so", rpath=("/r",)), "/r/liba.so": elf("libb.so", runpath=("/x",)), "/r/libb.so": elf()
+    }  # fmt: skip
+    assert found(files)["libb.so"] == (None, None)
+
+
 def test_links_are_followed_and_other_machines_passed_over() -> None:
     files: dict[str, Binary | str | bytes] = {
         APP: elf("liba.so.1"),
