@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hpc3build.stores.session import Session
 
 _TRIES = 4
+_LIST_SERVES = 50
 #: Answers of registries without the API that mean more than "not here".
 _REAL = frozenset({401, 403, 408, 429, 500, 502, 503, 504})
 
@@ -32,7 +33,7 @@ def listed(registry: Registry, session: Session, digest: str) -> tuple[Descripto
 
 def signature_tags(registry: Registry, session: Session, digest: str) -> tuple[str, ...]:
     """cosign's tags for ``digest``: one request where all tags fit a page, else one for each."""
-    return _signatures(registry, digest, _all_tags(registry, session))
+    return _signatures(registry, digest, _read_tags(session))
 
 
 def survey(registry: Registry, session: Session, digests: Sequence[str]) -> tuple[About, ...]:
@@ -41,7 +42,7 @@ def survey(registry: Registry, session: Session, digests: Sequence[str]) -> tupl
 
     def list_tags() -> list[str] | None:
         with registry.beside() as other:
-            return _all_tags(other, other.session)
+            return _all_tags(other.session)
 
     later = Later(list_tags)
     by_api = [_by_api(registry, session, digest) for digest in digests]
@@ -75,8 +76,20 @@ def _by_tag(registry: Registry, digest: str) -> tuple[Descriptor, ...]:
     return stand_in.descriptors if stand_in else ()
 
 
-def _all_tags(registry: Registry, session: Session) -> list[str] | None:
-    """None where they do not fit a page, and where the registry does not list them to everybody who may read them."""
+def _all_tags(session: Session) -> list[str] | None:
+    """None where they do not fit a page, and where the registry does not list them to everybody who may read them.
+
+    Of many images of a repository in one run, one list serves the next few: it only finds what to warn of.
+    """
+    place = session.base + session.path()
+    served, names = session.client.tag_lists.get(place, (_LIST_SERVES, None))
+    if served >= _LIST_SERVES:
+        served, names = 0, _read_tags(session)
+    session.client.tag_lists[place] = (served + 1, names)
+    return names
+
+
+def _read_tags(session: Session) -> list[str] | None:
     try:
         pages = session.tag_pages()
         names = next(pages)

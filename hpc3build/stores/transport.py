@@ -64,6 +64,7 @@ class Client:
         self.limits = limits or Limits()
         self.tokens: dict[tuple[object, ...], str] = {}  # kept by login.Login
         self.lacking_referrers: set[Origin] = set()  # registries without the referrers API
+        self.tag_lists: dict[str, tuple[int, list[str] | None]] = {}  # kept by registry_referrers
         self._observe = observe
         self._besides: list[Client] = []
         self._closed = False
@@ -123,6 +124,7 @@ class Client:
             client = Client(self.access, self.limits, observe=self._observe, sleep=self.sleep)
         client.tokens.update(self.tokens)
         client.lacking_referrers = self.lacking_referrers
+        client.tag_lists = self.tag_lists
         try:
             yield client
         finally:

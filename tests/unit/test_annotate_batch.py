@@ -97,6 +97,22 @@ def test_connections_are_kept_within_a_thread(tmp_path: Path) -> None:
         assert fake.seen().count("PUT manifests") == 20
 
 
+def test_one_list_of_tags_serves_many_images(tmp_path: Path) -> None:
+    """A repository of thousands of tags is not listed thousands of times; what is found in it is still told."""
+    make_layout(tmp_path / "layout", [{}])
+    with FakeRegistry() as fake:
+        fake.add(tmp_path / "layout")
+        raw = fake.raw("latest")
+        for number in range(60):
+            fake.put(NAME, f"t{number}", raw, Manifest.parse(raw).media_type)
+        references = named(*(f"{fake.host}/{NAME}:t{number}" for number in range(60)))
+        fake.seen()
+        outcomes = annotate_all(references, Wish(pairs={"a": "b"}), run, Access(plain_http=True), jobs=1)
+        seen = fake.seen()
+    assert all(outcome.error is None for outcome in outcomes)
+    assert seen.count("PUT manifests") == 60 and seen.count("GET tags") == 2
+
+
 def test_a_defect_is_not_swallowed(tmp_path: Path) -> None:
     for name in "ab":
         make_layout(tmp_path / name, [{}])
