@@ -74,6 +74,10 @@ fi
 spack -e "$environment" gc -y
 # Logs hold the builder's environment, and nothing in an image needs set-user-ID (Spack's sbang has it).
 find "$store" -path '*/.spack/spack-build-*' -type f -exec rm -f {} +
+if [ -d "${view%/*}" ]; then
+    # The view has links to them, or copies.
+    find "${view%/*}/" -path '*/.spack/*' -name 'spack-build-*' ! -type d -exec rm -f {} +
+fi
 find "$store" -type f -perm /6000 -exec chmod a-s {} +
 
 install -d "$rootfs/opt"
