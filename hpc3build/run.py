@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from hpc3build.errors import ToolError, ToolMissing
 PACKAGES = {"buildah": "buildah", "podman": "podman", "skopeo": "skopeo", "docker": "docker.io"}
 LAST_LINES = 25
 GRACE_SECONDS = 10
+#: ECMA-48 sequences, which tools write for terminals.
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 @dataclass(frozen=True)
@@ -180,5 +183,6 @@ def failure(done: Completed) -> str:
         how = f"was ended by signal {names.get(-done.returncode, -done.returncode)}"
     else:
         how = f"failed with exit status {done.returncode}"
-    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-LAST_LINES:]
+    said = _COLOURS.sub("", done.stderr.strip() or done.stdout.strip())
+    lines = said.splitlines()[-LAST_LINES:]
     return f"{name} {how}" + (":\n" + "\n".join(f"  {line}" for line in lines) if lines else "")

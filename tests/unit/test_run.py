@@ -133,3 +133,8 @@ def test_streaming_shows_lines_as_they_come(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "stderr", Terminal())
     run([*SH, "echo first; sleep 0.5; echo second"], stream=True)
     assert [text for _, text in seen] == ["first\n", "second\n"] and seen[1][0] - seen[0][0] > 0.3
+
+
+def test_a_failure_is_told_without_the_colours_of_a_terminal() -> None:
+    done = Completed(("eb",), 1, "", "\x1b[0;31mERROR: no\x1b[0m\nlast\x1b[K")
+    assert failure(done) == "eb failed with exit status 1:\n  ERROR: no\n  last"
