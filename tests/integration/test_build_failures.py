@@ -201,10 +201,12 @@ from pathlib import Path
 from hpc3build import cli
 from hpc3build.engines.buildah import Buildah
 from hpc3build.stores import layout, local
+from hpc3build.workflows import build
 
 image, where, *argv = sys.argv[1:]
 Buildah.build = lambda *_, **__: image  # it is built already
 Buildah.remove = lambda *_: None
+build.prove = lambda *_: ()  # it has no shell
 
 def dies(owner, name, *, after):
     name, _, file = name.partition(":")

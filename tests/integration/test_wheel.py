@@ -91,7 +91,7 @@ def test_shared_folders_are_found(name: str, home: Path) -> None:
 def test_it_renders_what_the_checkout_renders(home: Path) -> None:
     options = ["--base", "debian:12", "--spack-ref", "v0.20.3"]
     done = hpc3build(home, "render", LOCKED, *options, "-o", "C", "--context", "context")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "hpc3build: the build context is in context\n")
     theirs = call(sys.executable, "-m", "hpc3build", "render", LOCKED, *options, cwd=ROOT)
     assert theirs.returncode == 0 and (home / "C").read_text() == theirs.stdout
     assert (home / "context/hpc3build/spack/spack.lock").read_bytes() == (LOCKED / "spack.lock").read_bytes()
