@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "rewrite manifests; nothing else moves",
         "hpc3build annotate oci:out/mpi-hello:1.0 -a org.supercontainers.gpu=none --labels",
     )
-    parser.add_argument("reference", nargs="*", metavar="REF")
+    parser.add_argument("reference", nargs="*", metavar="REF", help="an image, docker://HOST/NAME:* or docker://HOST/*")
     parser.add_argument("-a", dest="pairs", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--from", dest="source", metavar="RECIPE|LOCK|FACTS", help="what is planned, or said, there")
     parser.add_argument("--detect", action="store_true", help="what the evidence inside the image says")
@@ -38,6 +41,9 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     several = parser.add_argument_group("several references")
     several.add_argument("--batch", metavar="FILE|-", help="references, one a line; # begins a comment")
     several.add_argument("--jobs", type=int, metavar="N", help="how many at once (default: 8)")
+    several.add_argument("--journal", metavar="FILE", help="keep what is done; the same command goes on from there")
+    several.add_argument("--shard", metavar="I/N", help="do the I-th of N shares, I from 1 (for runners side by side)")
+    several.add_argument("--rate", type=float, metavar="N", help="ask a registry at most N times a second")
     shared.add_registry(parser)
 
 
@@ -72,35 +78,75 @@ def _add_safety(parser: argparse.ArgumentParser) -> None:
 
 
 def _annotate(options: argparse.Namespace) -> int:
-    from hpc3build.workflows.batch import JOBS, MAX_JOBS, Outcome, annotate_all, worst
+    from hpc3build.run import run
+    from hpc3build.stores.pace import Pace
+    from hpc3build.workflows.annotate import prepare
+    from hpc3build.workflows.batch import Outcome, annotate_all
 
     if options.undo is not None:
         return _undo(options)
+    wish, texts, jobs = _checked(options)
+    access = shared.access(options)
+    wish = prepare(wish, run)
+    with _journal(options, wish) as journal:
+        names = _names(options, texts, access, journal)
+        receipt = _Receipt(options.receipt)
+        printer = _Printer(options, names.expected if not names.single else lambda: 1)
+
+        def done(outcome: Outcome) -> None:
+            printer.print(outcome)
+            receipt.add(outcome)
+
+        def ended(outcome: Outcome) -> None:
+            if journal is not None and outcome.result is not None:
+                journal.add(outcome.result)
+
+        try:
+            jobs = 1 if names.single else jobs
+            annotate_all(names, wish, run, access, jobs=jobs, done=done, ended=ended, pace=Pace(options.rate))
+        finally:
+            printer.finish()
+            receipt.write()
+    printer.summarise(names.left_out)
+    return max(printer.tally.exit_code, int(journal is not None and journal.undecided))
+
+
+def _checked(options: argparse.Namespace) -> tuple[Any, tuple[str, ...], int]:
+    """The wish, what is named, and how many at once. Raises InputError for what cannot be meant."""
+    from hpc3build.workflows.batch import JOBS, MAX_JOBS
+    from hpc3build.workflows.names import is_wild
+
     wish = _wish(options)
-    references = [*options.reference, *_listed(options)]
-    if not references:
+    texts = (*options.reference, *_listed(options))
+    if not texts:
         raise InputError("annotate: no image is named", hint="REF…, or --batch FILE")
-    if wish.to is not None and len(references) > 1:
-        raise InputError(f"--to {options.to}: one place for {len(references)} images")
+    if wish.to is not None and (len(texts) > 1 or is_wild(texts[0])):
+        raise InputError(f"--to {options.to}: one place for {len(texts) if len(texts) > 1 else 'several'} images")
     if not 1 <= (jobs := JOBS if options.jobs is None else options.jobs) <= MAX_JOBS:
         raise InputError(f"--jobs {jobs}: expected a number from 1 to {MAX_JOBS}")
-    receipt = _Receipt(options.receipt)
-    printer = _Printer(options, len(references))
+    if options.rate is not None and not 0.001 <= options.rate <= 1e6:
+        raise InputError(f"--rate {options.rate}: expected requests a second, 0.001 or more")
+    if options.journal is not None and (options.dry_run or wish.to is not None):
+        other = "--dry-run" if options.dry_run else "--to"
+        raise InputError(f"--journal keeps which images were annotated in their place: it cannot go with {other}")
+    return wish, texts, jobs
 
-    def done(outcome: Outcome) -> None:
-        printer.print(outcome)
-        receipt.add(outcome)
 
+def _journal(options: argparse.Namespace, wish: Any) -> AbstractContextManager[Any]:
+    if options.journal is None:
+        return nullcontext()
+    from hpc3build.workflows.journal import Journal
+
+    return Journal(options.journal, wish)
+
+
+def _names(options: argparse.Namespace, texts: tuple[str, ...], access: Any, journal: Any) -> Any:
     from hpc3build.run import run
+    from hpc3build.workflows.names import WHOLE, Names, Shard
 
-    access = shared.access(options)
-    try:
-        outcomes = annotate_all([(text, _parsed(text)) for text in references], wish, run, access, jobs=jobs, done=done)
-    finally:
-        printer.finish()
-        receipt.write()
-    printer.summarise(outcomes)
-    return worst(outcomes)
+    shard = Shard.parse(options.shard) if options.shard is not None else WHOLE
+    wanted = (lambda reference: not journal.has(reference)) if journal is not None else (lambda _: True)
+    return Names(texts, shared.reference, run, access, shard=shard, wanted=wanted)
 
 
 def _wish(options: argparse.Namespace) -> Any:
@@ -146,27 +192,27 @@ def _listed(options: argparse.Namespace) -> tuple[str, ...]:
     return read_list(sys.stdin.read(), "standard input")
 
 
-def _parsed(text: str) -> Any:
-    try:
-        return shared.reference(text)
-    except Hpc3BuildError as error:
-        return error
-
-
 class _Printer:
     """What is told of each reference as it is done, and of all at the end."""
 
-    def __init__(self, options: argparse.Namespace, count: int) -> None:
+    def __init__(self, options: argparse.Namespace, expected: Callable[[], int]) -> None:
         from hpc3build.report import Progress
+        from hpc3build.workflows.batch import Tally
 
         self._options = options
-        self._progress = Progress(count, quiet=options.quiet)
+        self._progress = Progress(expected, quiet=options.quiet)
         self._told: set[str] = set()
         self._repeated = 0
+        self._results: list[tuple[str, Any, str | None]] = []  # for JSON, which is one document
+        self.tally = Tally()
 
     def print(self, outcome: Any) -> None:
         from hpc3build import report
 
+        self.tally.add(outcome)
+        if self._options.json:
+            kept = replace(outcome.result, undo=None) if outcome.result is not None else None
+            self._results.append((outcome.reference, kept, outcome.error.message if outcome.error else None))
         with self._progress.step(failed=outcome.error is not None):
             if outcome.error is not None:
                 if self._options.debug:
@@ -193,15 +239,17 @@ class _Printer:
     def finish(self) -> None:
         self._progress.close()
 
-    def summarise(self, outcomes: Any) -> None:
+    def summarise(self, left_out: int = 0) -> None:
         from hpc3build import report
 
-        told = [(one.reference, one.result, one.error.message if one.error else None) for one in outcomes]
+        tally = self.tally
+        counts = {"changed": tally.changed, "unchanged": tally.unchanged, "failed": tally.failed}
         if self._options.json:
-            sys.stdout.write(report.dumps(report.annotate_json(told)))
-        elif len(told) > 1 and not self._options.quiet:
+            sys.stdout.write(report.dumps(report.annotate_json(self._results, counts)))
+        elif (sum(counts.values()) > 1 or left_out) and not self._options.quiet:
             sys.stdout.flush()
-            text = report.annotate_summary(told)
+            text = report.annotate_summary(counts)
+            text += f", {left_out} done before, as the journal says" if left_out else ""
             text += f"; warnings repeated and not shown: {self._repeated} (--json has them)" if self._repeated else ""
             print(f"hpc3build: {text}", file=sys.stderr)
 
@@ -236,22 +284,20 @@ def _undo(options: argparse.Namespace) -> int:
     from hpc3build.recipe import read_text
     from hpc3build.rewrite.receipt import MAX_BYTES, read
     from hpc3build.run import run
-    from hpc3build.workflows.batch import Outcome, worst
+    from hpc3build.workflows.batch import Outcome
     from hpc3build.workflows.undo import undo
 
     if options.reference or options.pairs or options.remove or options.source or options.batch or options.to:
         raise InputError("--undo RECEIPT puts back what the receipt says, and takes no REF or KEY")
     entries = read(read_text(Path(options.undo), MAX_BYTES, "a receipt").encode(), options.undo)
     access = shared.access(options)
-    printer = _Printer(options, len(entries))
-    outcomes = []
+    printer = _Printer(options, lambda: len(entries))
     for entry in reversed(entries):  # a tag that was written twice goes back step by step
         try:
             result = undo(entry, run, access, dry_run=options.dry_run, verify=options.verify)
-            outcomes.append(Outcome(str(entry.reference), result))
+            printer.print(Outcome(str(entry.reference), result))
         except Hpc3BuildError as error:
-            outcomes.append(Outcome(str(entry.reference), error=error))
-        printer.print(outcomes[-1])
+            printer.print(Outcome(str(entry.reference), error=error))
     printer.finish()
-    printer.summarise(outcomes)
-    return worst(outcomes)
+    printer.summarise()
+    return printer.tally.exit_code

@@ -6,7 +6,8 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,9 @@ def shorten(value: str, limit: int = 44) -> str:
     return value if len(value) <= limit else value[: limit - 1] + "…"
 
 
-def annotate_json(results: Sequence[tuple[str, Result | None, str | None]]) -> dict[str, Any]:
+def annotate_json(
+    results: Sequence[tuple[str, Result | None, str | None]], counts: Mapping[str, int]
+) -> dict[str, Any]:
     """The document of ``annotate --json``: one entry a reference, its result or its error."""
     return {
         "results": [
@@ -107,20 +110,13 @@ def annotate_json(results: Sequence[tuple[str, Result | None, str | None]]) -> d
             }
             for reference, result, error in results
         ],
-        "summary": _counts(results),
+        "summary": dict(counts),
     }
 
 
-def annotate_summary(results: Sequence[tuple[str, Result | None, str | None]]) -> str:
+def annotate_summary(counts: Mapping[str, int]) -> str:
     """One line of several references."""
-    counts = _counts(results)
-    return f"{len(results)} references: " + ", ".join(f"{count} {what}" for what, count in counts.items())
-
-
-def _counts(results: Sequence[tuple[str, Result | None, str | None]]) -> dict[str, int]:
-    failed = sum(error is not None for _, _, error in results)
-    changed = sum(result is not None and result.changed for _, result, _ in results)
-    return {"changed": changed, "unchanged": len(results) - changed - failed, "failed": failed}
+    return f"{sum(counts.values())} references: " + ", ".join(f"{count} {what}" for what, count in counts.items())
 
 
 def annotate_text(reference: str, result: Result, *, dry_run: bool) -> str:
@@ -138,15 +134,22 @@ def annotate_text(reference: str, result: Result, *, dry_run: bool) -> str:
 
 
 class Progress:
-    """A bar on standard error while several references are worked on; on a terminal only."""
+    """A bar on standard error while several references are worked on, with rate and time left; on a terminal only.
+
+    ``expected`` says how many there are, as far as is known by then.
+    """
 
     WIDTH = 30
+    FIRST = 5.0  # seconds before a rate is told
 
-    def __init__(self, count: int, *, quiet: bool = False) -> None:
-        self._count = count
+    def __init__(
+        self, expected: Callable[[], int], *, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._expected = expected
         self._done = self._failed = 0
-        self._shown = count > 1 and not quiet and sys.stderr.isatty()
-        self._draw()
+        self._clock = clock
+        self._began = clock()
+        self._shown = expected() != 1 and not quiet and sys.stderr.isatty()
 
     @contextmanager
     def step(self, *, failed: bool) -> Iterator[None]:
@@ -167,10 +170,20 @@ class Progress:
 
     def _draw(self) -> None:
         if self._shown:
-            bar = ("#" * (self.WIDTH * self._done // self._count)).ljust(self.WIDTH, ".")
+            count = max(self._expected(), self._done)
+            bar = ("#" * (self.WIDTH * self._done // count)).ljust(self.WIDTH, ".")
             failed = f", {self._failed} failed" if self._failed else ""
-            sys.stderr.write(f"\r[{bar}] {self._done}/{self._count}{failed}")
+            sys.stderr.write(f"\r[{bar}] {self._done}/{count}{failed}{self._speed(count)}")
             sys.stderr.flush()
+
+    def _speed(self, count: int) -> str:
+        seconds = self._clock() - self._began
+        if seconds < self.FIRST:
+            return ""
+        rate = self._done / seconds
+        left = round((count - self._done) / rate)
+        told = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+        return f", {rate:.1f}/s, {told} left" if rate >= 0.1 else f", {rate * 3600:.0f}/h, {told} left"
 
     def _clear(self) -> None:
         if self._shown:

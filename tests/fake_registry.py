@@ -56,6 +56,8 @@ class FakeRegistry(Faulty):
         self.ranges = True
         self.page = 0  # how many tags on a page at most
         self.redirect_blobs = ""  # the URL to whose path /blobs/DIGEST blobs are redirected
+        self.deletes = True
+        self.catalog = True
         self.basic: tuple[str, str] | None = None
         self.bearer: TokenServer | None = None
         self.challenge = ""  # in place of the right one
@@ -99,6 +101,8 @@ class FakeRegistry(Faulty):
             path = urlsplit(request.path).path
             if refused := self._refused(request):
                 return refused
+            if path == "/v2/_catalog":
+                return self._catalog(request)
             if found := MANIFEST.fullmatch(path):
                 return self._manifest(request, found["name"], found["reference"])
             if found := UPLOAD.fullmatch(path):
@@ -131,6 +135,8 @@ class FakeRegistry(Faulty):
     def _manifest(self, request: Recorded, name: str, reference: str) -> Answer:
         if request.method == "PUT":
             return self._put_manifest(request, name, reference)
+        if request.method == "DELETE" and self.deletes:
+            return self._delete_manifest(name, reference)
         if request.method not in ("GET", "HEAD"):
             return error(405, "UNSUPPORTED")
         digest = self.tags.get(name, {}).get(reference, reference)
@@ -141,6 +147,15 @@ class FakeRegistry(Faulty):
             return error(404, "MANIFEST_UNKNOWN", message="OCI manifest found, but accept header does not support it")
         headers = {"Content-Type": media_type} | self._digest_headers(digest)
         return Answer(200, headers, raw)
+
+    def _delete_manifest(self, name: str, digest: str) -> Answer:
+        """As distribution: by digest alone, and all tags that name it go, too."""
+        if ":" not in digest:
+            return error(400, "DIGEST_INVALID")
+        if self.manifests.get(name, {}).pop(digest, None) is None:
+            return error(404, "MANIFEST_UNKNOWN")
+        self.tags[name] = {tag: named for tag, named in self.tags.get(name, {}).items() if named != digest}
+        return Answer(202)
 
     def _digest_headers(self, digest: str) -> Headers:
         headers = {"Docker-Content-Digest": digest} if self.digest_header else {}
@@ -206,6 +221,19 @@ class FakeRegistry(Faulty):
             return error(400, "DIGEST_INVALID", message="provided digest did not match uploaded content")
         self.blobs.setdefault(name, {})[digest_of(request.body)] = request.body
         return Answer(201, {"Docker-Content-Digest": digest_of(request.body)})
+
+    def _catalog(self, request: Recorded) -> Answer:
+        if not self.catalog:
+            return error(404, "UNSUPPORTED")
+        query = parse_qs(urlsplit(request.path).query)
+        names = sorted(name for name in self.manifests if name > query.get("last", [""])[0])
+        size, headers = int(query.get("n", ["100"])[0]), {"Content-Type": "application/json"}
+        if self.page:
+            size = min(size, self.page)
+        if len(names) > size:
+            names = names[:size]
+            headers["Link"] = f'</v2/_catalog?last={names[-1]}&n={size}>; rel="next"'
+        return Answer(200, headers, json.dumps({"repositories": names}).encode())
 
     def _tags(self, request: Recorded, name: str) -> Answer:
         if name not in self.manifests:

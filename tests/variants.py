@@ -13,9 +13,7 @@ from typing import Any
 from tests.images import Layer, layer_tar
 
 
-def variant(
-    layout: Path, target: Path, *, layer: Layer | None = None, annotations: Any = None, **members: Any
-) -> str:
+def variant(layout: Path, target: Path, *, layer: Layer | None = None, annotations: Any = None, **members: Any) -> str:
     """A copy of the layout's one image with ``layer`` on top and ``members`` of its config set, None removed."""
     shutil.copytree(layout, target)
     blobs = target / "blobs" / "sha256"

@@ -17,7 +17,7 @@ from hpc3build.rewrite import survey
 from hpc3build.rewrite.target import DEFAULT, Target, for_descriptors
 from hpc3build.rewrite.tree import Edit, Fold, Node, Reader, is_absence, touches
 from hpc3build.stores import Store
-from hpc3build.stores.referrers import About, is_about_another
+from hpc3build.stores.referrers import About, names_no_image
 
 Policy = Literal["keep", "move", "refuse", "ignore"]
 
@@ -347,4 +347,4 @@ def platform_name(platform: Mapping[str, str]) -> str:
 def _tag(store: Store, reference: Reference) -> str | None:
     if reference.tag or reference.digest or reference.image_id:
         return reference.tag
-    return next((tag for tag in store.tags() if not is_about_another(tag)), None)
+    return next((tag for tag in store.tags() if not names_no_image(tag)), None)

@@ -17,6 +17,8 @@ from hpc3build.errors import ImageError
 from hpc3build.oci import OCI_INDEX, Descriptor, Manifest
 
 SIGNATURES = (".sig", ".att", ".sbom")
+#: What the tags of coordinated writers begin with (rewrite.intent).
+INTENT = "hpc3build-intent."
 _ABOUT = re.compile(r"sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?")
 
 
@@ -55,9 +57,9 @@ def fallback_tag(digest: str) -> str:
     return f"{algorithm}-{name[:64]}"
 
 
-def is_about_another(tag: str | None) -> bool:
-    """Whether a tag is that of a list of referrers, or one of cosign's."""
-    return tag is not None and _ABOUT.fullmatch(tag) is not None
+def names_no_image(tag: str | None) -> bool:
+    """Whether a tag is that of a list of referrers, one of cosign's, or a writer's intent."""
+    return tag is not None and (tag.startswith(INTENT) or _ABOUT.fullmatch(tag) is not None)
 
 
 def artifact_type(manifest: Manifest) -> str:

@@ -114,8 +114,8 @@ class Session:
                 return None
 
     def pages(self, what: str, *, accept: str) -> Iterator[Reply]:
-        """Answers to a list, page by page; the caller looks at their status."""
-        path: str | None = f"/v2/{self.reference.name}/{what}"
+        """Answers to a list, page by page; the caller looks at their status. ``/v2/…`` is no list of the repository."""
+        path: str | None = what if what.startswith("/") else f"/v2/{self.reference.name}/{what}"
         seen: set[str] = set()
         while path is not None:
             if path in seen or len(seen) == MAX_PAGES:

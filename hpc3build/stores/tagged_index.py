@@ -13,7 +13,7 @@ from hpc3build import jsonedit
 from hpc3build.errors import BadReference, ImageError, StoreError, TagMoved
 from hpc3build.oci import OCI_INDEX, Descriptor, Manifest, repointed
 from hpc3build.reference import is_digest
-from hpc3build.stores.referrers import is_about_another
+from hpc3build.stores.referrers import names_no_image
 
 REF_NAME = "org.opencontainers.image.ref.name"
 
@@ -55,7 +55,7 @@ class TaggedIndex:
 
         Lists of referrers and cosign's signatures (the tags sha256-…) count as no images of their own.
         """
-        entries = [entry for entry in self.entries if not is_about_another(entry.annotations.get(REF_NAME))]
+        entries = [entry for entry in self.entries if not names_no_image(entry.annotations.get(REF_NAME))]
         if len(entries) == 1:
             return entries[0]
         if not entries:

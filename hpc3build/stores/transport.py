@@ -28,6 +28,7 @@ from hpc3build.stores.connection import (
     origin,
     redacted,
 )
+from hpc3build.stores.pace import Pace
 
 __all__ = ["MAX_ANSWER", "Client", "Cut", "Exchange", "Reply", "origin", "redacted"]
 
@@ -59,6 +60,7 @@ class Client:
         *,
         observe: Callable[[Exchange], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        pace: Pace | None = None,
     ) -> None:
         self.access = access or Access()
         self.limits = limits or Limits()
@@ -69,6 +71,7 @@ class Client:
         self._besides: list[Client] = []
         self._closed = False
         self.sleep = sleep
+        self._pace = pace
         self._connections = Connections(self.access, self.limits)
 
     def request(
@@ -97,6 +100,8 @@ class Client:
             attempt += 1
             reply: Reply | None = None
             problem: Cut | None = None
+            if self._pace is not None:  # what all have to wait is no fault of this request
+                until += self._pace.wait(origin(url))
             try:
                 reply = self._followed(method, url, headers, content, authorization, until)
                 if not (stream and reply.status in (200, 206)):
@@ -107,6 +112,8 @@ class Client:
                 return reply.patient(self.limits) if stream else reply
             pause = self.pause(attempt, reply)
             tries = self._tries(problem, once, content)
+            if attempt < tries and self._held(url, reply, pause):
+                pause = 0.0
             if attempt >= tries or time.monotonic() + pause >= until:
                 if problem is not None:
                     raise problem
@@ -121,7 +128,7 @@ class Client:
         try:
             client = self._besides.pop()
         except IndexError:
-            client = Client(self.access, self.limits, observe=self._observe, sleep=self.sleep)
+            client = Client(self.access, self.limits, observe=self._observe, sleep=self.sleep, pace=self._pace)
         client.tokens.update(self.tokens)
         client.lacking_referrers = self.lacking_referrers
         client.tag_lists = self.tag_lists
@@ -175,6 +182,14 @@ class Client:
             if self._observe is not None:
                 self._observe(Exchange(method, redacted(url), status, time.monotonic() - began, told))
         return reply
+
+    def _held(self, url: str, reply: Reply | None, pause: float) -> bool:
+        """Whether the registry wants less of all of us, and they all wait now."""
+        if self._pace is None or reply is None:
+            return False
+        if reply.status != 429 and not reply.header("Retry-After"):
+            return False
+        return self._pace.hold(origin(url), pause)
 
     def _tries(self, problem: Cut | None, once: bool, content: Content) -> int:
         if isinstance(problem, NotTls) or hasattr(content, "read"):  # a stream can be sent only once

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hpc3build.errors import Hpc3BuildError, InputError
 from hpc3build.reference import DOCKER, Reference
 from hpc3build.rewrite import Result
 from hpc3build.run import Runner
 from hpc3build.stores.access import Access
+from hpc3build.stores.pace import Pace
+from hpc3build.stores.transport import Client
 from hpc3build.workflows.annotate import Wish, annotate, prepare
-
-if TYPE_CHECKING:
-    from hpc3build.stores.transport import Client
+from hpc3build.workflows.names import Named
 
 #: Requests wait for the network far longer than they compute; more would only annoy registries.
 JOBS = 8
 MAX_JOBS = 64
+#: How many references may be ahead of the first that is not done, since they are told in order.
+WINDOW = 512
 
 
 @dataclass(frozen=True)
@@ -43,39 +44,36 @@ def read_list(text: str, what: str) -> tuple[str, ...]:
 
 
 def annotate_all(
-    references: Sequence[tuple[str, Reference | Hpc3BuildError]],
+    references: Iterable[Named],
     wish: Wish,
     runner: Runner,
     access: Access,
     *,
     jobs: int = JOBS,
     done: Callable[[Outcome], None] = lambda _: None,
-) -> tuple[Outcome, ...]:
+    ended: Callable[[Outcome], None] = lambda _: None,
+    pace: Pace | None = None,
+) -> None:
     """Annotate each; one failure does not stop the others. Raises only what concerns all of them (``prepare``).
 
-    The outcomes are in the order of ``references``, and ``done`` is called in that order, too. A text that is no
-    reference is given with its error. Two references to one tag are worked on one after the other, in their order.
+    ``references`` are taken as they are needed; ``ended`` is called with an outcome at once, ``done`` in their order.
+    Nothing is kept of what was told. A text that is no reference is given with its error. Two references to one tag are
+    worked on one after the other, in their order. All threads keep to ``pace``.
     """
-    wish = prepare(wish, runner)
-    work = _Work(references, wish, runner, access, done)
-    groups: dict[object, list[int]] = {}
-    for place, (_, reference) in enumerate(references):
-        groups.setdefault(_key(reference, place), []).append(place)
-    work.queue.extend(groups.values())
-    threads = [threading.Thread(target=work.run) for _ in range(min(jobs, len(groups)) - 1)]
+    work = _Work(references, prepare(wish, runner), runner, access, (ended, done), pace or Pace())
+    threads = [threading.Thread(target=work.run) for _ in range(jobs - 1)]
     for thread in threads:
         thread.start()
     try:
         work.run()
     except BaseException:
-        work.queue.clear()  # what is being written is finished, nothing else is begun
+        work.stop()  # what is being written is finished, nothing else is begun
         raise
     finally:
         for thread in threads:
             thread.join()
     if work.defect is not None:
         raise work.defect
-    return tuple(outcome for outcome in work.outcomes if outcome is not None)
 
 
 def _key(reference: Reference | Hpc3BuildError, place: int) -> object:
@@ -87,46 +85,82 @@ def _key(reference: Reference | Hpc3BuildError, place: int) -> object:
     return reference.transport, Path(reference.name).resolve() if reference.is_path else reference.storage
 
 
+@dataclass(frozen=True)
+class _Job:
+    place: int
+    named: Named
+    key: object
+
+
 class _Work:
     def __init__(
         self,
-        references: Iterable[tuple[str, Reference | Hpc3BuildError]],
+        references: Iterable[Named],
         wish: Wish,
         runner: Runner,
         access: Access,
-        done: Callable[[Outcome], None],
+        told: tuple[Callable[[Outcome], None], Callable[[Outcome], None]],
+        pace: Pace,
     ) -> None:
-        self._references = tuple(references)
-        self._wish, self._runner, self._access, self._done = wish, runner, access, done
-        self.queue: deque[list[int]] = deque()
-        self.outcomes: list[Outcome | None] = [None] * len(self._references)
+        self._references = iter(references)
+        self._wish, self._runner, self._access, self._pace = wish, runner, access, pace
+        self._ended, self._done = told
+        self._busy: dict[object, deque[_Job]] = {}  # what waits for a key that is worked on
+        self._ready: dict[int, Outcome] = {}  # not told yet
+        self._given = self._told = 0
+        self._stopped = False
+        self._room = threading.Condition()
         self.defect: BaseException | None = None
-        self._told = 0
-        self._lock = threading.Lock()
 
     def run(self) -> None:
         """Work until nothing is left; in each thread."""
-        from hpc3build.stores.transport import Client
-
-        client = Client(self._access)
+        client = Client(self._access, pace=self._pace)
         try:
-            while True:
-                try:
-                    group = self.queue.popleft()
-                except IndexError:
-                    return
-                for place in group:
-                    self._tell(place, self._one(place, client))
+            job = self._next(None)
+            while job is not None:
+                self._tell(job, self._one(job.named, client))
+                job = self._next(job)
         except BaseException as defect:
             self.defect = self.defect or defect
-            self.queue.clear()
+            self.stop()
             if threading.current_thread() is threading.main_thread():
                 raise
         finally:
             client.close()
 
-    def _one(self, place: int, client: Client) -> Outcome:
-        text, reference = self._references[place]
+    def stop(self) -> None:
+        """Begin nothing more."""
+        with self._room:
+            self._stopped = True
+            self._room.notify_all()
+
+    def _next(self, ended: _Job | None) -> _Job | None:
+        """What waited for the job that ended, else the next whose key is free; None at the end."""
+        with self._room:
+            if ended is not None and (job := self._waiting(ended.key)) is not None:
+                return job
+            while not self._stopped:
+                if self._given - self._told >= WINDOW:
+                    self._room.wait()
+                    continue
+                if (named := next(self._references, None)) is None:
+                    return None
+                job = _Job(self._given, named, _key(named[1], self._given))
+                self._given += 1
+                if job.key not in self._busy:
+                    self._busy[job.key] = deque()
+                    return job
+                self._busy[job.key].append(job)
+        return None
+
+    def _waiting(self, key: object) -> _Job | None:
+        if self._busy[key] and not self._stopped:
+            return self._busy[key].popleft()
+        del self._busy[key]
+        return None
+
+    def _one(self, named: Named, client: Client) -> Outcome:
+        text, reference = named
         if not isinstance(reference, Reference):
             return Outcome(text, error=reference)
         try:
@@ -134,16 +168,36 @@ class _Work:
         except Hpc3BuildError as error:
             return Outcome(text, error=error)
 
-    def _tell(self, place: int, outcome: Outcome) -> None:
-        with self._lock:
-            self.outcomes[place] = outcome
-            while self._told < len(self.outcomes) and (ready := self.outcomes[self._told]) is not None:
+    def _tell(self, job: _Job, outcome: Outcome) -> None:
+        with self._room:
+            self._ended(outcome)
+            self._ready[job.place] = outcome
+            while (ready := self._ready.pop(self._told, None)) is not None:
                 self._told += 1
                 self._done(ready)
+            self._room.notify_all()
 
 
-def worst(outcomes: Iterable[Outcome]) -> int:
-    """The exit code of a run: the highest of its errors'; else 1 where a key was left undecided, 0 without any."""
-    outcomes = tuple(outcomes)
-    undecided = any(outcome.result.undecided for outcome in outcomes if outcome.result)
-    return max((outcome.error.exit_code for outcome in outcomes if outcome.error), default=int(undecided))
+@dataclass
+class Tally:
+    """How a run went: how many references ended how, and its exit code.
+
+    That is the highest of the errors'; else 1 where a key was left undecided, 0 without any.
+    """
+
+    changed: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    exit_code: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one more."""
+        if outcome.error is not None:
+            self.failed += 1
+            self.exit_code = max(self.exit_code, outcome.error.exit_code)
+            return
+        changed = outcome.result is not None and outcome.result.changed
+        self.changed += changed
+        self.unchanged += not changed
+        if outcome.result is not None and outcome.result.undecided:
+            self.exit_code = max(self.exit_code, 1)

@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 from hpc3build.errors import InputError, StoreError
@@ -24,7 +23,8 @@ from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store, read_blob
 from hpc3build.stores.access import Access
-from hpc3build.stores.referrers import Referrers, is_about_another
+from hpc3build.stores.referrers import Referrers
+from hpc3build.workflows.names import fitting, tag_pattern
 
 ATTACHED = "application/vnd.hpc3build.annotations.v0+json"  # as rewrite.attach writes it
 MAX_READ = 64  # images of one index that are looked into, where its descriptors do not say enough
@@ -63,9 +63,8 @@ def candidates(text: str, reading: Reading) -> Iterator[Candidate]:
     if is_records(text):
         yield from records(text)
         return
-    head, colon, pattern = text.rpartition(":")
-    if colon and "/" not in pattern and any(sign in pattern for sign in "*?["):
-        yield from _tags(head, pattern, reading)
+    if (wild := tag_pattern(text)) is not None:
+        yield from _tags(*wild, reading)
         return
     reference = parse(text)
     with open_store(reference, reading.runner, reading.access) as store:
@@ -80,10 +79,7 @@ def is_records(text: str) -> bool:
 def _tags(repository: str, pattern: str, reading: Reading) -> Iterator[Candidate]:
     reference = parse(repository)
     with open_store(reference, reading.runner, reading.access) as store:
-        chosen = [tag for tag in store.tags() if fnmatchcase(tag, pattern) and not is_about_another(tag)]
-        if not chosen:
-            raise InputError(f"{repository}: no tag fits {pattern}", hint=f"tags there: {', '.join(store.tags()[:8])}")
-        for tag in chosen:
+        for tag in fitting(store, repository, pattern):
             yield from _of(store, reference.with_tag(tag), store.manifest(tag), reading)
 
 

@@ -19,7 +19,7 @@ from hpc3build.run import run
 from hpc3build.stores.access import Access
 from hpc3build.stores.layout import Layout
 from hpc3build.workflows.annotate import Wish
-from hpc3build.workflows.batch import Outcome, annotate_all, read_list, worst
+from hpc3build.workflows.batch import Outcome, Tally, annotate_all, read_list
 from tests.commands import ROOT, assert_one_message, hpc3build
 from tests.fake_http import Answer, Recorded
 from tests.fake_registry import NAME, FakeRegistry
@@ -31,6 +31,19 @@ SCHEMA = json.loads((ROOT / "hpc3build" / "schemas" / "annotate.json").read_text
 
 def named(*texts: str) -> list[tuple[str, Reference | Hpc3BuildError]]:
     return [(text, parse(text)) for text in texts]
+
+
+def all_of(*arguments: Any, **options: Any) -> list[Outcome]:
+    told: list[Outcome] = []
+    annotate_all(*arguments, **options, done=told.append)
+    return told
+
+
+def worst(outcomes: list[Outcome]) -> int:
+    tally = Tally()
+    for outcome in outcomes:
+        tally.add(outcome)
+    return tally.exit_code
 
 
 def test_a_list_of_references() -> None:
@@ -45,9 +58,8 @@ def test_each_ends_by_itself_and_in_order(tmp_path: Path) -> None:
         make_layout(tmp_path / name, [{}])
     references = named(*(f"oci:{tmp_path / name}" for name in "abcde"))
     references[3] = ("??", InputError("no reference"))
-    told: list[Outcome] = []
-    outcomes = annotate_all(references, WISH, run, Access(), jobs=3, done=told.append)
-    assert [outcome.reference for outcome in outcomes] == [text for text, _ in references] and list(outcomes) == told
+    outcomes = all_of(references, WISH, run, Access(), jobs=3)
+    assert [outcome.reference for outcome in outcomes] == [text for text, _ in references]
     assert [outcome.error is None for outcome in outcomes] == [True, False, True, False, True]
     assert worst(outcomes) == StoreError.exit_code and worst(outcomes[:1]) == 0
     assert all(Layout(tmp_path / name).manifest().annotations == {"a": "b"} for name in "ace")
@@ -79,7 +91,7 @@ def test_one_tag_is_one_job_and_others_run_beside_it(tmp_path: Path) -> None:
         fake.fail("PUT", "/manifests/", slow, -1)
         host = f"{fake.host}/{NAME}"
         references = named(f"{host}:1", f"{host}:1", f"{host}:2", f"{host}:1")
-        outcomes = annotate_all(references, WISH, run, Access(plain_http=True), jobs=4)
+        outcomes = all_of(references, WISH, run, Access(plain_http=True), jobs=4)
         changed = [outcome.result is not None and outcome.result.changed for outcome in outcomes]
         assert changed == [True, False, True, False] and worst(outcomes) == 0
     assert max(beside) == 1 and together == []
@@ -93,7 +105,7 @@ def test_connections_are_kept_within_a_thread(tmp_path: Path) -> None:
         for number in range(20):
             fake.put(NAME, f"t{number}", raw, Manifest.parse(raw).media_type)
         references = named(*(f"{fake.host}/{NAME}:t{number}" for number in range(20)))
-        assert worst(annotate_all(references, WISH, run, Access(plain_http=True), jobs=2)) == 0
+        assert worst(all_of(references, WISH, run, Access(plain_http=True), jobs=2)) == 0
         assert fake.seen().count("PUT manifests") == 20
 
 
@@ -162,9 +174,13 @@ def test_what_cannot_be_meant(tmp_path: Path, arguments: list[str], told: str) -
 def test_the_bar_is_for_terminals_alone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for tty, shown in ((False, False), (True, True)):
         monkeypatch.setattr("sys.stderr.isatty", lambda tty=tty: tty, raising=False)
-        progress = Progress(2)
-        with progress.step(failed=True):
-            print("one")
+        seconds = iter([0.0, 10.0, 20.0])
+        progress = Progress(lambda: 3, clock=lambda seconds=seconds: next(seconds))  # type: ignore[misc]
+        for failed in (True, False):
+            with progress.step(failed=failed):
+                print("one")
         progress.close()
         out, err = capsys.readouterr()
-        assert out == "one\n" and (("1/2, 1 failed" in err) is shown)
+        assert out == "one\none\n"
+        assert ("1/3, 1 failed, 0.1/s, 0:00:20 left" in err) is shown
+        assert ("2/3, 1 failed, 0.1/s, 0:00:10 left" in err) is shown

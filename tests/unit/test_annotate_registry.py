@@ -55,8 +55,14 @@ def refer(fake: FakeRegistry, subject: Manifest, kind: str, name: str = NAME) ->
     """An artifact about ``subject``, and its place in the list under the tag."""
     empty = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest_of(b"{}"), "size": 2}
     fake.blobs[name][str(empty["digest"])] = b"{}"
-    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": kind, "config": empty,
-                "layers": [empty], "subject": descriptor_of(subject)}
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": kind,
+        "config": empty,
+        "layers": [empty],
+        "subject": descriptor_of(subject),
+    }
     made = Manifest.parse(json.dumps(document).encode())
     fake.manifests[name][made.digest] = (OCI_MANIFEST, made.raw)
     tag = fallback_tag(subject.digest)
@@ -237,8 +243,11 @@ def test_an_index_goes_with_all_that_it_lists(tmp_path: Path) -> None:
     children = [make_layout(path, [{name: b"1"}], tag=None, architecture=name) for name in ("amd64", "arm64")]
     inner = make_index(path, children[1:], tag=None)
     (path / "index.json").unlink()
-    index = make_document(path, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [
-        descriptor_of(children[0]), descriptor_of(inner)]}, tag="latest")
+    index = make_document(
+        path,
+        {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor_of(children[0]), descriptor_of(inner)]},
+        tag="latest",
+    )
     with FakeRegistry() as fake:
         fake.add(path)
         result = annotated(fake, to=parse(f"{fake.host}/other/app:1"))

@@ -34,9 +34,7 @@ from tests.images import make_layout
         ("localhost/app:1", "docker-daemon:localhost/app:1"),
     ],
 )
-def test_a_transport_that_was_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, hint: str
-) -> None:
+def test_a_transport_that_was_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, hint: str) -> None:
     make_layout(tmp_path / "image", [{}])
     (tmp_path / "image.tar").write_bytes(b"")
     (tmp_path / "debian").mkdir()

@@ -15,7 +15,7 @@ from hpc3build.rewrite import ARTIFACT_TYPE, Platform, Target, apply, attach, pl
 from hpc3build.stores import read_blob
 from hpc3build.stores.archive import Archive
 from hpc3build.stores.layout import Layout
-from hpc3build.stores.referrers import Referrers, fallback_tag, is_about_another, with_referrer
+from hpc3build.stores.referrers import Referrers, fallback_tag, names_no_image, with_referrer
 from tests.images import add_entry, descriptor_of, make_document, make_layout
 from tests.unit.test_stores_archive import pack
 
@@ -123,8 +123,8 @@ def test_with_referrer(tmp_path: Path) -> None:
     assert [entry.digest for entry in with_referrer(first, two, one.digest).descriptors] == [two.digest]
     with pytest.raises(ImageError, match="no index"):
         with_referrer(image, one, None)
-    assert is_about_another(fallback_tag(image.digest)) and is_about_another(f"{fallback_tag(image.digest)}.att")
-    assert not is_about_another("sha256-abc") and not is_about_another(None)
+    assert names_no_image(fallback_tag(image.digest)) and names_no_image(f"{fallback_tag(image.digest)}.att")
+    assert not names_no_image("sha256-abc") and not names_no_image(None)
     assert fallback_tag("sha512:" + "a" * 128) == "sha512-" + "a" * 64
 
 

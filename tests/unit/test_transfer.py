@@ -132,8 +132,15 @@ def test_in_place_and_back_into_the_same_layout(tmp_path: Path) -> None:
         other = transfer(store, store, done, reference.with_tag("2"), backup_tag="kept", here=True)
         assert other.changed and store.tags() == ("1", "2") and store.manifest("1") == image
         assert apply(store, done, verify=True).changed
-        again = transfer(store, store, plan(store, reference, annotations={"a": "c"}), reference.with_tag("2"),
-                         backup_tag="kept", verify=True, here=True)
+        again = transfer(
+            store,
+            store,
+            plan(store, reference, annotations={"a": "c"}),
+            reference.with_tag("2"),
+            backup_tag="kept",
+            verify=True,
+            here=True,
+        )
         assert store.manifest("kept").annotations == {"a": "b"} and again.undo is not None
         assert again.undo.before == done.new_digest
 
