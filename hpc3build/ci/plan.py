@@ -185,8 +185,8 @@ def _name(recipe: str) -> str:
     path = PurePath(recipe)
     if path.is_absolute() or ".." in path.parts:
         raise InputError(f"{recipe}: a pipeline runs in the repository", hint="name the recipe from its top")
-    stem = path.parent.name if path.name in ("spack.yaml", "spack.lock") else re.sub(r"\.(eb|ya?ml)$", "", path.name)
-    name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-")
+    stem = path.parent.name if path.suffix in (".yaml", ".yml", ".lock") else path.name.removesuffix(".eb")
+    name = re.sub(r"[^a-z0-9._]+", "-", stem.lower()).strip("._-")
     if not _NAME.fullmatch(name):
         raise InputError(f"{recipe}: no image can be named after it", hint="put it into a folder that has a name")
     return name
