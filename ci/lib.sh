@@ -172,14 +172,18 @@ containers_conf() {
 }
 
 # overlay_works DIR: whether the kernel mounts an overlay whose layers lie in DIR (it does not on an
-# overlay, that is in most containers, nor on some network file systems).
+# overlay, that is in most containers, nor on some network file systems). Where root is only a container's, engines mount
+# in a user namespace of their own.
 overlay_works() {
     local dir rc=0
     mkdir -p -- "$1" && dir=$(mktemp -d -- "$1/overlay-test.XXXXXX") || return 1
     mkdir "$dir/lower" "$dir/upper" "$dir/work" "$dir/merged"
-    mount -t overlay overlay -o "lowerdir=$dir/lower,upperdir=$dir/upper,workdir=$dir/work" "$dir/merged" \
-        2>/dev/null || rc=1
-    if ((rc == 0)); then umount "$dir/merged"; fi
+    local argv=(mount -t overlay overlay -o "lowerdir=$dir/lower,upperdir=$dir/upper,workdir=$dir/work" "$dir/merged")
+    if "${argv[@]}" 2>/dev/null; then
+        umount "$dir/merged"
+    else
+        unshare --user --map-root-user --mount "${argv[@]}" 2>/dev/null || rc=1
+    fi
     rm -rf -- "$dir"
     return "$rc"
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hpc3build import __version__, cli_annotate, cli_host
+from hpc3build import __version__, cli_annotate, cli_ci, cli_host
 from hpc3build import options as shared
 from hpc3build.console import Command, Parser, visible
 from hpc3build.console import add_command as _command
@@ -90,6 +91,7 @@ def _parser(only: str = "") -> argparse.ArgumentParser:
         "spack-extension": _add_spack_extension,
         "easybuild-hooks": _add_easybuild_hooks,
         **cli_host.ADDERS,
+        "ci": cli_ci.add,
     }
     for add in [adders[only]] if only in adders else adders.values():
         add(commands, common)
@@ -155,6 +157,10 @@ def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--secret", action="append", default=[], metavar="id=ID,src=FILE", help="a build secret")
     parser.add_argument("--no-cache", action="store_true", help="build every layer anew, and resolve easyconfigs anew")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+    parser.add_argument(
+        "--push-by-digest", action="store_true", help="push without a tag: index create names it by its digest"
+    )
+    parser.add_argument("--digest-file", metavar="FILE", help="write the digest there, when all is done")
     shared.add_recipe(parser, building=True)
     shared.add_registry(parser)
 
@@ -164,7 +170,7 @@ def _build(options: argparse.Namespace) -> int:
     from hpc3build.engines import choose
     from hpc3build.run import run, run_quietly
     from hpc3build.workflows.build import build
-    from hpc3build.workflows.render import render
+    from hpc3build.workflows.render import render, write_atomically
 
     target = shared.reference(options.tag)
     if target.registry == "docker.io" and not options.tag.startswith(("docker://", "docker.io/")):
@@ -178,7 +184,12 @@ def _build(options: argparse.Namespace) -> int:
     planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options), access, building=True)
     _tell_notes(options, planned)
     engine = choose(options.engine, run_quietly if options.quiet else run)
-    built = build(planned, target, engine, run, secrets=secrets, no_cache=options.no_cache, access=access)
+    built = build(
+        planned, target, engine, run,
+        secrets=secrets, no_cache=options.no_cache, access=access, by_digest=options.push_by_digest,
+    )  # fmt: skip
+    if options.digest_file:
+        write_atomically(options.digest_file, f"{built.digest}\n")
     if options.json:
         document = report.facts_json(str(built.reference), built.facts)
         sys.stdout.write(report.dumps({**document, "digest": built.digest}))
@@ -237,7 +248,9 @@ def _add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
         "hpc3build inspect oci:out/mpi-hello:1.0",
     )
     parser.add_argument("reference", metavar="REF")
-    parser.add_argument("--json", action="store_true")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true")
+    shape.add_argument("--records", action="store_true", help="an image record a line, of each image of an index")
     shared.add_registry(parser)
 
 
@@ -246,6 +259,13 @@ def _inspect(options: argparse.Namespace) -> int:
     from hpc3build.run import run
     from hpc3build.workflows.inspect import inspect
 
+    if options.records:
+        from hpc3build.workflows.candidates import Reading, candidates
+
+        shared.reference(options.reference)  # not a file of records, not a pattern
+        for candidate in candidates(options.reference, Reading(run, shared.access(options), whole=True)):
+            sys.stdout.write(json.dumps(report.record(candidate), ensure_ascii=False, sort_keys=True) + "\n")
+        return 0
     found = inspect(shared.reference(options.reference), run, shared.access(options))
     sys.stdout.write(report.dumps(report.inspect_json(found)) if options.json else report.inspect_text(found))
     return 0

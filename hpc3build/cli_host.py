@@ -170,6 +170,7 @@ def add_index(parser: argparse.ArgumentParser) -> None:
     create.add_argument("reference", metavar="REF")
     create.add_argument("image", nargs="+", metavar="IMAGE", help="images, or indexes whose images are meant")
     text = "reorder an index, and annotate its descriptors with what its images say; no image changes"
+    create.add_argument("--digest-file", metavar="FILE", help="write the index's digest there, when it is in place")
     annotate = actions.add_parser("annotate", help=text, description=text)
     annotate.add_argument("reference", metavar="REF")
     for action in (create, annotate):
@@ -198,6 +199,10 @@ def run_index(options: argparse.Namespace) -> int:
         done = workflow.create(reference, [parse(image) for image in options.image], run, access, **choices)
     else:
         done = workflow.annotate(reference, run, access, **choices)
+    if getattr(options, "digest_file", None) and not options.dry_run:
+        from hpc3build.workflows.render import write_atomically
+
+        write_atomically(options.digest_file, f"{done.manifest.digest}\n")
     for warning in done.warnings if not options.quiet else ():
         print(f"hpc3build: warning: {report.plain(warning)}", file=sys.stderr)
     if options.json:

@@ -16,6 +16,7 @@ from hpc3build.reference import parse
 if TYPE_CHECKING:
     from hpc3build.facts import Facts
     from hpc3build.rewrite import Result
+    from hpc3build.workflows.candidates import Candidate
     from hpc3build.workflows.inspect import Inspected
 
 
@@ -23,6 +24,18 @@ def dumps(document: Any) -> str:
     """One JSON document, as a line-ended text; escapes where standard output cannot hold more than ASCII."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     return json.dumps(document, indent=2, ensure_ascii=not unicode) + "\n"
+
+
+def record(candidate: Candidate) -> dict[str, Any]:
+    """An image record (docs/match.md): what pipelines publish, and ``pick`` reads."""
+    reference = parse(candidate.reference)
+    return {
+        "reference": str(reference.with_tag(reference.tag) if reference.tag else reference),
+        "digest": candidate.digest,
+        "size": candidate.size,
+        "platform": dict(candidate.platform),
+        "annotations": dict(candidate.pairs),
+    }
 
 
 def plain(text: str) -> str:

@@ -8,6 +8,7 @@ import shlex
 import traceback
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc3build import resources
@@ -44,7 +45,12 @@ def render(template: str, variables: Mapping[str, Any], form: str, own: OwnTempl
     return text
 
 
-def _environment(sandboxed: bool = False) -> Environment:
+def pipeline(template: str, variables: Mapping[str, Any]) -> str:
+    """Render a template of ci/pipeline."""
+    return _tidy(_environment(folder=resources.folder("ci") / "pipeline").get_template(template).render(variables))
+
+
+def _environment(sandboxed: bool = False, folder: Path | None = None) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made: type[Environment] = Environment
@@ -54,7 +60,7 @@ def _environment(sandboxed: bool = False) -> Environment:
         made = sandbox.ImmutableSandboxedEnvironment
     # Nothing here is HTML; every value that a person gave passes a filter of its own.
     environment = made(
-        loader=FileSystemLoader(resources.folder("containerfiles")),
+        loader=FileSystemLoader(folder or resources.folder("containerfiles")),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

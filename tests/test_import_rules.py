@@ -43,7 +43,18 @@ LAYERS = (
         "ci",
     ],
     ["workflows"],
-    ["report", "report_check", "report_match", "options", "console", "cli_annotate", "cli_host", "cli", "__main__"],
+    [
+        "report",
+        "report_check",
+        "report_match",
+        "options",
+        "console",
+        "cli_annotate",
+        "cli_ci",
+        "cli_host",
+        "cli",
+        "__main__",
+    ],
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 

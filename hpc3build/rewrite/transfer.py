@@ -29,10 +29,11 @@ def transfer(
 
     ``here`` says that both stores are one place, so that only what is new is written.
 
-    ``backup_tag`` is for what ``to`` named before. Raises TagMoved when ``to`` is moved by somebody else meanwhile.
+    ``backup_tag`` is for what ``to`` named before. Where ``to`` has a digest and no tag, it is the new image's own, and
+    no tag is written. Raises TagMoved when ``to`` is moved by somebody else meanwhile.
     """
-    tag = to.tag or "latest"
-    before = _there(target, tag)
+    tag = to.tag or ("latest" if to.digest is None else None)
+    before = _there(target, tag or rewrite.new_digest)
     written: list[str] = []
     if before is None or before.digest != rewrite.new_digest:
         work = _Transfer(source, target, rewrite, written, here)
@@ -48,7 +49,7 @@ def transfer(
         if verify:
             read_back(target, to, tag, rewrite.new)
     undo = None
-    if written and to.transport != DAEMON:  # what docker makes of it has another digest
+    if written and tag is not None and to.transport != DAEMON:  # what docker makes of it has another digest
         old = before.digest if before else None
         kept = backup_tag if before else None
         undo = Entry(to.with_tag(tag), tag, old, rewrite.new_digest, kept, (before,) if before else ())

@@ -53,16 +53,17 @@ def build(
     secrets: Mapping[str, Path],
     no_cache: bool = False,
     access: Access | None = None,
+    by_digest: bool = False,
 ) -> Built:
     """Build and publish under ``target``, in a registry, an OCI layout or containers-storage.
 
-    Until the last step nothing bears the target's name; the engine keeps the layers, as its cache. Raises ToolError
-    when a step fails, Contradiction when the image is not what was planned (R9), InputError for a target of another
-    kind.
+    ``by_digest`` leaves out the tag, for what an index will name. Until the last step nothing bears the target's name;
+    the engine keeps the layers, as its cache. Raises ToolError when a step fails, Contradiction when the image is not
+    what was planned (R9), InputError for a target of another kind.
     """
     if target.tag is None:
         target = target.with_tag("latest")
-    publish.check_place(target, runner, access)
+    publish.check_place(target, runner, access, by_digest=by_digest)
     epoch = _source_date_epoch()
     plan = planned_facts(planned.recipe, planned.stack)
     image = _run_engine(planned, engine, secrets, no_cache)
@@ -86,6 +87,7 @@ def build(
             remove_labels=_stale(found.config.labels, pairs),
             env=env,
         )
+        target = target.at(done.new_digest) if by_digest else target
         digest = publish.publish(store, done, target, runner, access)
     return Built(target, digest, facts)
 

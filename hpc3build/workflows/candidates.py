@@ -51,11 +51,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read: ``host`` spares what cannot fit its architecture."""
+    """How images are read: ``host`` spares what cannot fit its architecture.
+
+    ``whole`` reads each image of an index, also where its descriptor says enough to choose it.
+    """
 
     runner: Runner
     access: Access | None = None
     host: Fingerprint = field(default_factory=Fingerprint)
+    whole: bool = False
 
 
 def candidates(text: str, reading: Reading) -> Iterator[Candidate]:
@@ -88,7 +92,8 @@ def _of(store: Store, reference: Reference, manifest: Manifest, reading: Reading
         if (found := _image(store, reference, manifest, EMPTY, EMPTY)) is not None:
             yield found
         return
-    yield from _index(store, reference, manifest, reading, [MAX_READ], MAX_DEPTH)
+    budget = max(MAX_READ, len(manifest.descriptors)) if reading.whole else MAX_READ
+    yield from _index(store, reference, manifest, reading, [budget], MAX_DEPTH)
 
 
 def _index(
@@ -104,7 +109,7 @@ def _index(
             if depth:
                 inner = store.manifest(child.digest)
                 yield from _index(store, reference, inner, reading, budget, depth - 1)
-        elif says_enough(child) or not _may_fit(platform, reading.host) or budget[0] <= 0:
+        elif (says_enough(child) and not reading.whole) or not _may_fit(platform, reading.host) or budget[0] <= 0:
             yield known
         else:
             budget[0] -= 1

@@ -23,8 +23,10 @@ PLACES = (DOCKER, OCI, ARCHIVE, STORAGE)
 _TRIES = 3
 
 
-def check_place(target: Reference, runner: Runner, access: Access | None = None) -> None:
+def check_place(target: Reference, runner: Runner, access: Access | None = None, *, by_digest: bool = False) -> None:
     """Look at the place before hours of building. Raises InputError for one of another kind, StoreError."""
+    if by_digest and target.transport != DOCKER:
+        raise InputError(f"-t {target}: --push-by-digest is for registries", hint="-t docker://HOST/NAME")
     if target.transport not in PLACES:
         raise InputError(
             f"-t {target}: hpc3build builds into registries, oci:, oci-archive: and containers-storage:",
@@ -90,7 +92,10 @@ def readable(engine: Engine, image: str, target: Reference, runner: Runner) -> I
 def publish(
     store: Store, done: rewrite.Rewrite, target: Reference, runner: Runner, access: Access | None = None
 ) -> str:
-    """Write the rewritten image under ``target`` and return its digest. ``store`` is what ``readable`` gave."""
+    """Write the rewritten image under ``target`` and return its digest. ``store`` is what ``readable`` gave.
+
+    A target with a digest instead of a tag gets the image under its digest alone.
+    """
     manifest = done.new
     if target.transport == OCI and isinstance(store, Layout):
         layout = Layout.create(target.name)

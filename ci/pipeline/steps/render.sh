@@ -1,0 +1,1 @@
+hpc3build render "$@" -o "$hpc3_out/Containerfile"
