@@ -180,8 +180,8 @@ def _wish(options: argparse.Namespace) -> Any:
 
 
 def _listed(options: argparse.Namespace) -> tuple[str, ...]:
-    from hpc3build.recipe import read_text
     from hpc3build.workflows.batch import read_list
+    from hpc3build.yamlread import read_text
 
     if options.batch is None:
         return ()
@@ -281,11 +281,11 @@ class _Receipt:
 
 
 def _undo(options: argparse.Namespace) -> int:
-    from hpc3build.recipe import read_text
     from hpc3build.rewrite.receipt import MAX_BYTES, read
     from hpc3build.run import run
     from hpc3build.workflows.batch import Outcome
     from hpc3build.workflows.undo import undo
+    from hpc3build.yamlread import read_text
 
     if options.reference or options.pairs or options.remove or options.source or options.batch or options.to:
         raise InputError("--undo RECEIPT puts back what the receipt says, and takes no REF or KEY")

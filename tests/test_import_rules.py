@@ -18,14 +18,14 @@ ONLY = {
     "subprocess": {"run"},
     "oras": {"stores.registry"},
     "docker": {"engines.docker", "stores.daemon"},
-    "ruamel": {"recipe"},
+    "ruamel": {"yamlread"},
     "jinja2": {"templates", "ci", "catalog"},
     "easybuild": set(),
     "spack": set(),
 }
 #: Lowest first; a module imports of its own layer and of lower ones.
 LAYERS = (
-    ["__init__", "errors", "findings", "stack", "jsonedit", "jsonread", "oci", "pairs", "reference", "sonames"],
+    ["__init__", "errors", "findings", "stack", "jsonedit", "jsonread", "yamlread", "oci", "imageconfig", "pairs", "reference", "sonames"],
     ["recipe", "resources", "run", "bases", "instructions"],
     ["evidence", "host"],
     ["facts"],

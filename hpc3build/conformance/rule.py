@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from hpc3build.evidence.layers import ImageFiles
 from hpc3build.findings import Finding, Outcome
-from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest
 
 
 @dataclass(frozen=True)

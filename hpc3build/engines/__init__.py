@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hpc3build.errors import InputError
-from hpc3build.oci import ImageConfig
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.run import Completed, Runner
 
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from hpc3build.engines import DEFAULT, FOLDER, How, Launcher
-from hpc3build.oci import ImageConfig
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.run import Completed
 
 #: apptainer/apptainer, internal/pkg/build/sources/conveyorPacker_oci.go: arguments are wrapped in double quotes as they

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc3build.errors import InputError
-from hpc3build.recipe import Section, Settings, kind, line_of, read_yaml
+from hpc3build.recipe import Settings
+from hpc3build.yamlread import Section, kind, line_of, read_yaml
 
 SUFFIX = ".eb"
 #: In a folder this says what is wanted of it.

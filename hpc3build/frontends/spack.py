@@ -19,9 +19,10 @@ from hpc3build.frontends.spack_json import MAX_BYTES
 from hpc3build.frontends.spack_lock import read_lock
 from hpc3build.frontends.spack_manifest import ENVIRONMENT, manifest
 from hpc3build.frontends.spack_records import INDEX, read_file
-from hpc3build.recipe import Section, Settings, read_settings, read_text, read_yaml
+from hpc3build.recipe import Settings, read_settings
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
+from hpc3build.yamlread import Section, read_text, read_yaml
 
 if TYPE_CHECKING:
     from hpc3build.evidence.layers import ImageFiles

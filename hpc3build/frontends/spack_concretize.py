@@ -12,8 +12,9 @@ from typing import Any
 from hpc3build.errors import InputError, ToolError, ToolMissing
 from hpc3build.frontends.spack_manifest import manifest
 from hpc3build.frontends.spack_sources import PACKAGES_URL, source
-from hpc3build.recipe import Section, Settings, dump_yaml
+from hpc3build.recipe import Settings
 from hpc3build.run import LAST_LINES, Completed, Runner, failure
+from hpc3build.yamlread import Section, dump_yaml
 
 _BUILTIN = "repos/spack_repo/builtin"
 

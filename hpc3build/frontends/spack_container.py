@@ -11,7 +11,8 @@ from typing import Any
 from hpc3build import bases
 from hpc3build.errors import InputError
 from hpc3build.instructions import instruction_fault, section_fault
-from hpc3build.recipe import Section, Settings
+from hpc3build.recipe import Settings
+from hpc3build.yamlread import Section
 
 DEFAULT_BASE = "ubuntu:22.04"  # spack containerize's
 SPACK_URL = "https://github.com/spack/spack.git"

@@ -15,9 +15,10 @@ from hpc3build.frontends.spack_fit import fit
 from hpc3build.frontends.spack_manifest import ENVIRONMENT, STORE, VIEW, Manifest, swaps_mpi
 from hpc3build.frontends.spack_secrets import MOUNTS, secret_files
 from hpc3build.frontends.spack_sources import Source, pack, sources
-from hpc3build.recipe import Recipe, dump_yaml
+from hpc3build.recipe import Recipe
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
+from hpc3build.yamlread import dump_yaml
 
 YAML, LOCK = "spack.yaml", "spack.lock"
 #: The release of clingo, which all releases of Spack work with.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc3build.errors import InputError
-from hpc3build.recipe import Section, kind, line_of
+from hpc3build.yamlread import Section, kind, line_of
 
 #: Where the builder has the sources of ``develop:``; they are no part of the image.
 DEVELOP = "/opt/hpc3build/build/spack/develop"

@@ -13,7 +13,8 @@ from typing import Any
 
 from hpc3build.errors import InputError
 from hpc3build.frontends.spack_local import Copied, copy_develop, copy_named
-from hpc3build.recipe import Section, Settings, kind
+from hpc3build.recipe import Settings
+from hpc3build.yamlread import Section, kind
 
 #: Where the image keeps the environment, as ``spack containerize`` does; evidence is looked for there.
 ENVIRONMENT = "/opt/spack-environment"

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hpc3build.errors import InputError
-from hpc3build.recipe import Section, Settings, read_text, read_yaml
+from hpc3build.recipe import Settings
+from hpc3build.yamlread import Section, read_text, read_yaml
 
 #: BuildKit refuses larger secrets.
 MAX_BYTES = 500_000

@@ -10,8 +10,9 @@ from typing import Literal
 from hpc3build.errors import Contradiction, InputError, StoreError, TagMoved
 from hpc3build.facts import Place
 from hpc3build.facts import vocabulary as voc
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonread import EMPTY
-from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.oci import Manifest
 from hpc3build.reference import Reference
 from hpc3build.rewrite import survey
 from hpc3build.rewrite.target import DEFAULT, Target, for_descriptors

@@ -8,8 +8,9 @@ from typing import Any
 
 from hpc3build import jsonedit
 from hpc3build.errors import ImageError, StoreError
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonread import EMPTY
-from hpc3build.oci import IMAGE_CONFIGS, INDEXES, MANIFESTS, Descriptor, ImageConfig, Manifest, repointing
+from hpc3build.oci import IMAGE_CONFIGS, INDEXES, MANIFESTS, Descriptor, Manifest, repointing
 from hpc3build.rewrite.target import Target
 from hpc3build.stores import Store, read_blob
 

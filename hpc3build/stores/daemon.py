@@ -22,8 +22,9 @@ from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 from hpc3build.errors import ImageError, StoreError, TagMoved
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonedit import MAX_BYTES
-from hpc3build.oci import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, ImageConfig, Manifest, digest_of
+from hpc3build.oci import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest, digest_of
 from hpc3build.reference import Reference
 from hpc3build.stores import Store
 from hpc3build.stores.files import Slice, verified

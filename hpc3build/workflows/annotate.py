@@ -120,7 +120,7 @@ def facts_document(path: Path) -> dict[str, str] | None:
     if path.suffix != ".json" or not path.is_file():
         return None
     try:
-        from hpc3build.recipe import read_text
+        from hpc3build.yamlread import read_text
 
         document = json.loads(read_text(path, MAX_FACTS, "a facts document"))
     except (ValueError, RecursionError):

@@ -15,10 +15,11 @@ from typing import Any
 from hpc3build.errors import InputError, StoreError
 from hpc3build.facts import vocabulary as voc
 from hpc3build.host.fingerprint import Fingerprint
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonread import EMPTY
 from hpc3build.match import DISCRIMINATING
 from hpc3build.match.cpu import MACHINES
-from hpc3build.oci import IMAGE_CONFIGS, INDEXES, Descriptor, ImageConfig, Manifest
+from hpc3build.oci import IMAGE_CONFIGS, INDEXES, Descriptor, Manifest
 from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store, read_blob

@@ -21,14 +21,16 @@ from hpc3build.facts import vocabulary as voc
 from hpc3build.frontends import easybuild_stack, frontends, spack_records
 from hpc3build.frontends.easybuild_sources import is_name
 from hpc3build.frontends.spack_json import MAX_BYTES
-from hpc3build.oci import ImageConfig, Manifest
-from hpc3build.recipe import Recipe, Settings, read_settings, read_text
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest
+from hpc3build.recipe import Recipe, Settings, read_settings
 from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
 from hpc3build.stores import Store, open_store, read_blob
 from hpc3build.stores.access import Access
 from hpc3build.workflows.render import load
+from hpc3build.yamlread import read_text
 
 #: Rule N2 counts the base64 text: 4096 bytes less the key.
 MAX_DOCUMENTATION = 3000

@@ -43,7 +43,7 @@ def for_matching(environ: Mapping[str, str], machine: str, user: str, runner: Ru
 
 def recorded(path: str) -> Fingerprint:
     """A fingerprint's JSON, or a probe's text, of another host. Raises InputError."""
-    from hpc3build.recipe import read_text
+    from hpc3build.yamlread import read_text
 
     text = read_text(Path(path), MAX_BYTES, "a fingerprint")
     return interpret(Probe.parse(text, path)) if text.startswith(HEAD[:16]) else read(text, path)
@@ -51,7 +51,7 @@ def recorded(path: str) -> Fingerprint:
 
 def from_probe(path: str) -> Fingerprint:
     """What ``fingerprint --script`` collected. Raises InputError."""
-    from hpc3build.recipe import read_text
+    from hpc3build.yamlread import read_text
 
     return interpret(Probe.parse(read_text(Path(path), MAX_BYTES, "a probe"), path))
 

@@ -9,15 +9,9 @@ from typing import Any
 
 from hpc3build import index as rules
 from hpc3build.errors import InputError
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.index import Flavour
-from hpc3build.oci import (
-    DOCKER_FOREIGN_LAYER,
-    IMAGE_CONFIGS,
-    INDEXES,
-    OCI_FOREIGN_LAYER,
-    ImageConfig,
-    Manifest,
-)
+from hpc3build.oci import DOCKER_FOREIGN_LAYER, IMAGE_CONFIGS, INDEXES, OCI_FOREIGN_LAYER, Manifest
 from hpc3build.reference import Reference
 from hpc3build.rewrite.survey import follow, start
 from hpc3build.run import Runner

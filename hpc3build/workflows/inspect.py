@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest
 from hpc3build.reference import Reference
 from hpc3build.run import Runner
 from hpc3build.stores import open_store, read_blob

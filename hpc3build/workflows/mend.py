@@ -13,7 +13,7 @@ from hpc3build.containerfile import CMD, ENTRYPOINTS
 from hpc3build.environment import baked_environment
 from hpc3build.facts import vocabulary as voc
 from hpc3build.findings import Finding, Outcome
-from hpc3build.oci import ImageConfig
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.reference import Reference
 from hpc3build.run import Runner
 from hpc3build.stores import open_store

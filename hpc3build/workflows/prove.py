@@ -13,7 +13,8 @@ from hpc3build.errors import Contradiction
 from hpc3build.facts import Fact, Source
 from hpc3build.facts import vocabulary as voc
 from hpc3build.findings import Outcome
-from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest
 from hpc3build.run import Completed, Runner
 
 

@@ -11,7 +11,7 @@ import pytest
 from hpc3build.engines import How
 from hpc3build.engines.docker import Docker
 from hpc3build.errors import ToolError
-from hpc3build.oci import ImageConfig
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.reference import parse
 from hpc3build.run import run
 from hpc3build.stores import read_blob

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from hpc3build.errors import BadReference, Contradiction, StoreError, TagMoved, ToolMissing
-from hpc3build.oci import ImageConfig, Manifest, digest_of
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest, digest_of
 from hpc3build.reference import Reference, parse
 from hpc3build.rewrite import Result, apply, plan
 from hpc3build.run import run

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hpc3build.engines import ENTRY_POINT, How, launcher
-from hpc3build.oci import ImageConfig
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.reference import DAEMON
 from hpc3build.run import run
 from tests.integration.conftest import loaded

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from hpc3build.cli import main
-from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest
 from tests.evidence_images import EXPECTED, make
 
 MPI = "org.supercontainers.mpi"

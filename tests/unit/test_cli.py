@@ -17,7 +17,8 @@ import pytest
 from hpc3build import __version__
 from hpc3build.cli import main
 from hpc3build.containerfile import CMD, ENTRYPOINTS
-from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
 from tests.commands import ROOT, assert_one_message, hpc3build

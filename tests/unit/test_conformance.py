@@ -19,7 +19,8 @@ from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, How
 from hpc3build.engines.reenacted import Reenacted
 from hpc3build.errors import ToolError
 from hpc3build.findings import Finding, Outcome
-from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest
 from hpc3build.run import Completed
 from tests.images import make_layout
 

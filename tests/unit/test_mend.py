@@ -12,7 +12,8 @@ import pytest
 from hpc3build.containerfile import CMD, ENTRYPOINTS
 from hpc3build.errors import TagMoved
 from hpc3build.findings import Outcome
-from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest
 from hpc3build.reference import parse
 from hpc3build.run import run
 from hpc3build.stores import read_blob

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from hpc3build import oci
 from hpc3build.errors import ImageError
-from hpc3build.oci import ImageConfig, Manifest, digest_of
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest, digest_of
 
 D1, D2 = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 LAYER = {"mediaType": oci.OCI_LAYER + "+gzip", "digest": D2, "size": 5}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hpc3build.errors import InputError
-from hpc3build.recipe import Recipe, Settings, kind, line_of, read_settings, read_text, read_yaml
+from hpc3build.recipe import Recipe, Settings, read_settings
+from hpc3build.yamlread import kind, line_of, read_text, read_yaml
 
 EVERY_KEY = """\
 title: My application

@@ -7,7 +7,8 @@ import pytest
 
 from hpc3build import oci
 from hpc3build.errors import Contradiction, StoreError, TagMoved
-from hpc3build.oci import ImageConfig, digest_of
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import digest_of
 from hpc3build.reference import Reference, parse
 from hpc3build.rewrite import Rewrite, apply, plan
 from hpc3build.stores import read_blob

@@ -8,7 +8,8 @@ import pytest
 
 from hpc3build import oci
 from hpc3build.errors import Contradiction, ImageError, InputError, StoreError, TagMoved
-from hpc3build.oci import ImageConfig, Manifest
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest
 from hpc3build.reference import Reference, parse
 from hpc3build.rewrite import Platform, Result, Target, apply, plan
 from hpc3build.stores import read_blob

@@ -16,9 +16,10 @@ from hpc3build.containerfile import build_context
 from hpc3build.errors import InputError
 from hpc3build.frontends import Context, spack
 from hpc3build.frontends.spack_sources import DEFAULT_REF
-from hpc3build.recipe import Settings, read_yaml
+from hpc3build.recipe import Settings
 from hpc3build.run import run
 from hpc3build.workflows.describe import facts_of
+from hpc3build.yamlread import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 HELLO = ROOT / "recipes/hello-spack"

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from hpc3build.errors import ImageError, StoreError, TagMoved
-from hpc3build.oci import ImageConfig, digest_of
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import digest_of
 from hpc3build.reference import parse
 from hpc3build.rewrite import Rewrite, apply, plan, transfer
 from hpc3build.stores import read_blob
