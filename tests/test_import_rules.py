@@ -25,7 +25,10 @@ ONLY = {
 }
 #: Lowest first; a module imports of its own layer and of lower ones.
 LAYERS = (
-    ["__init__", "errors", "findings", "stack", "jsonedit", "jsonread", "yamlread", "oci", "imageconfig", "pairs", "reference", "sonames"],
+    [
+        *("__init__", "errors", "findings", "stack", "jsonedit", "jsonread", "yamlread"),
+        *("oci", "imageconfig", "pairs", "reference", "sonames"),
+    ],
     ["recipe", "resources", "run", "bases", "instructions"],
     ["evidence", "host"],
     ["facts"],
