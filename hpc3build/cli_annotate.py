@@ -72,6 +72,13 @@ def _add_safety(parser: argparse.ArgumentParser) -> None:
         default="keep",
         help="what refers to the old digest: counted and left there, taken along but for signatures, not looked for",
     )
+    group.add_argument(
+        "--coordinate",
+        action="store_true",
+        help="several write this tag: leave what is meant where the others see it, and write what all mean",
+    )
+    group.add_argument("--writer", metavar="NAME", help="what no other has, for tags that the registry never deletes")
+    group.add_argument("--lease", type=float, metavar="SECONDS", help="how long a killed writer is waited for (180)")
     group.add_argument("--backup-tag", nargs="?", const="", metavar="NAME", help="a tag that keeps the old image")
     group.add_argument("--receipt", metavar="FILE", help="write what --undo needs")
     group.add_argument("--undo", metavar="RECEIPT", help="put back what a receipt says, and nothing else")
@@ -173,10 +180,30 @@ def _wish(options: argparse.Namespace) -> Any:
         to=shared.reference(options.to) if options.to is not None else None,
         verify=options.verify,
         backup_tag=options.backup_tag,
+        coordinate=(options.writer or "") if options.coordinate else None,
+        lease=_lease(options),
     )
     if not (wish.pairs or wish.remove or wish.source or wish.detect or wish.to):
         raise InputError("annotate: nothing to write", hint="-a KEY=VALUE, --from, --detect or --remove say what")
     return wish
+
+
+def _lease(options: argparse.Namespace) -> float:
+    from hpc3build.rewrite.intent import check_slot
+    from hpc3build.workflows.coordinate import LEASE
+
+    if not options.coordinate:
+        if options.lease is not None or options.writer is not None:
+            raise InputError("--lease and --writer are about --coordinate")
+        return LEASE
+    if options.writer is not None:
+        check_slot(options.writer)
+    if options.receipt:
+        raise InputError("--coordinate writes what others mean, too: no receipt of one writer could take it back")
+    lease = LEASE if options.lease is None else float(options.lease)
+    if not 1 <= lease <= 3600:
+        raise InputError(f"--lease {options.lease}: expected seconds from 1 to 3600")
+    return lease
 
 
 def _listed(options: argparse.Namespace) -> tuple[str, ...]:

@@ -26,7 +26,8 @@ class Access:
 class Limits:
     """Seconds, and how often a request is sent at most. ``total`` holds for one request with all its repetitions.
 
-    A blob's stream has no total: it may rest ``read`` seconds, and must bring ``slowest`` bytes a second on average.
+    With ``strict`` it holds for what a registry asks all to wait, too. A blob's stream has no total: it may rest
+    ``read`` seconds, and must bring ``slowest`` bytes a second on average.
     """
 
     connect: float = 10.0
@@ -35,6 +36,7 @@ class Limits:
     attempts: int = 6
     backoff: float = 0.2
     slowest: int = 1024
+    strict: bool = False
 
 
 def is_loopback(host: str) -> bool:

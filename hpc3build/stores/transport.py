@@ -100,8 +100,9 @@ class Client:
             attempt += 1
             reply: Reply | None = None
             problem: Cut | None = None
-            if self._pace is not None:  # what all have to wait is no fault of this request
-                until += self._pace.wait(origin(url))
+            if self._pace is not None:
+                waited = self._pace.wait(origin(url))
+                until += 0 if self.limits.strict else waited  # what all have to wait is no fault of this request
             try:
                 reply = self._followed(method, url, headers, content, authorization, until)
                 if not (stream and reply.status in (200, 206)):

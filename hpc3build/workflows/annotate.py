@@ -39,6 +39,8 @@ class Wish:
 
     ``target`` is what of an index is meant. With ``attach`` a referrer says it, and the image stays as it is. ``to`` is
     where the result goes, if elsewhere. ``backup_tag`` goes on naming the old image; empty stands for a name of ours.
+    ``coordinate`` is this writer's name among several of one tag, empty for any, and ``lease`` the seconds that the
+    others wait for it.
     """
 
     pairs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -55,8 +57,19 @@ class Wish:
     to: Reference | None = None
     verify: bool = False
     backup_tag: str | None = None
+    coordinate: str | None = None
+    lease: float = 180.0
 
     def __post_init__(self) -> None:
+        if self.coordinate is not None and self.target != rewrite.DEFAULT:
+            raise InputError("--coordinate is about what a tag names itself: it cannot go with parts of an index")
+        if self.coordinate is not None and (
+            self.labels or self.attach or self.to or self.expect_digest or self.backup_tag is not None
+        ):
+            raise InputError(
+                "--coordinate writes what several mean into one tag: it cannot go with --labels, --attach, --to, "
+                "--expect-digest and --backup-tag"
+            )
         if self.attach and (self.to or self.backup_tag is not None):
             raise InputError("--attach leaves the image as it is: it cannot go with --to and --backup-tag")
         if self.attach and (self.labels or self.remove):
@@ -161,6 +174,8 @@ def _annotate(
             wish = replace(wish, remove=tuple(dict.fromkeys((*wish.remove, *found.dropped))))
         if pairs and any(key in voc.BY_NAME for key in pairs):
             pairs.setdefault(voc.VOCABULARY.name, voc.VERSION)
+        if wish.coordinate is not None and not wish.dry_run:
+            return found.told(_together(reference, wish, pairs, runner, access, client))
         if wish.attach:
             return found.told(_attach(store, reference, wish, pairs))
         place = wish.to or reference
@@ -195,6 +210,29 @@ def _annotate(
             return found.told(
                 rewrite.transfer(store, target, plan, wish.to, backup_tag=backup, verify=verify, here=here)
             )
+
+
+def _together(
+    reference: Reference,
+    wish: Wish,
+    pairs: Mapping[str, str],
+    runner: Runner,
+    access: Access | None,
+    client: Client | None,
+) -> rewrite.Result:
+    from hpc3build.workflows.board import annotate_together
+
+    return annotate_together(
+        reference,
+        pairs,
+        wish.remove,
+        runner,
+        access,
+        client,
+        name=wish.coordinate or "",
+        lease=wish.lease,
+        policy=wish.referrers,
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hpc3build.errors import Hpc3BuildError, InputError
 from hpc3build.reference import DOCKER, Reference
 from hpc3build.rewrite import Result
 from hpc3build.run import Runner
-from hpc3build.stores.access import Access
+from hpc3build.stores.access import Access, Limits
 from hpc3build.stores.pace import Pace
 from hpc3build.stores.transport import Client
 from hpc3build.workflows.annotate import Wish, annotate, prepare
@@ -76,6 +76,15 @@ def annotate_all(
         raise work.defect
 
 
+def _limits(wish: Wish) -> Limits | None:
+    """Those of coordinated writers, where they are meant."""
+    if wish.coordinate is None:
+        return None
+    from hpc3build.workflows.board import limits
+
+    return limits(wish.lease)
+
+
 def _key(reference: Reference | Hpc3BuildError, place: int) -> object:
     """What must not be written by two at once: a tag, a layout or archive, a local store."""
     if not isinstance(reference, Reference):
@@ -114,7 +123,7 @@ class _Work:
 
     def run(self) -> None:
         """Work until nothing is left; in each thread."""
-        client = Client(self._access, pace=self._pace)
+        client = Client(self._access, _limits(self._wish), pace=self._pace)
         try:
             job = self._next(None)
             while job is not None:

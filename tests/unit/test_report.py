@@ -92,7 +92,7 @@ RESULT = Result(parse("oci:x:1"), "sha256:a", "sha256:b", True, ("sha256:b",), T
 
 
 def test_annotate() -> None:
-    document = report.annotate_json([("oci:x:1", RESULT, None), ("oci:y", None, "gone")])["results"]
+    document = report.annotate_json([("oci:x:1", RESULT, None), ("oci:y", None, "gone")], {"failed": 1})["results"]
     assert document[0] == {
         "reference": "oci:x:1",
         "old_digest": "sha256:a",
