@@ -40,6 +40,7 @@ def add_recipe(parser: argparse.ArgumentParser, *, building: bool) -> None:
             choices=("hpc3", "hpc3-exec"),
             help="hpc3 is HPC3's line to the letter; hpc3-exec keeps quoting and exit codes",
         )
+        parser.add_argument("--mpi", dest="mpi_provider", metavar="NAME", help="for Spack, what provides MPI")
         parser.add_argument("--spack-ref", metavar="REF", help="tag or commit of Spack in the builder")
         parser.add_argument("--spack-source", metavar="DIR|URL", help="git repository of Spack: a clone here, or a URL")
         parser.add_argument(
@@ -134,11 +135,12 @@ def settings(options: argparse.Namespace) -> Any:
     """Settings with what the command line gives; a frontend puts them over those of hpc3build.yaml."""
     from hpc3build.recipe import Settings
 
-    names = ("target", "cuda_compute_capabilities", "title", "base", "entrypoint", "concretize", "save_lock")
+    names = ("target", "cuda_compute_capabilities", "title", "base", "entrypoint", "mpi_provider")
+    of_lock = ("concretize", "save_lock")
     of_files = ("format", "pin", "spack_mirrors", "spack_keys")
     of_spack = ("spack_ref", "spack_source", "packages_source", "spack", "spack_config", "concretize_seconds")
     of_easybuild = ("hooks", "modules", "keep_compilers")
-    given = {name: getattr(options, name, None) for name in (*names, *of_files, *of_spack, *of_easybuild)}
+    given = {name: getattr(options, name, None) for name in (*names, *of_lock, *of_files, *of_spack, *of_easybuild)}
     for name in ("spack", "spack_config", "concretize_seconds"):
         if given[name] is not None and given["concretize"] != "host":
             raise InputError(f"--{name.replace('_', '-')} is for --concretize host")

@@ -24,12 +24,12 @@ _EMPTY: Mapping[str, str] = MappingProxyType({})
 class Settings:
     """The keys of hpc3build.yaml (docs/recipes.md), overridden by options of the same names.
 
-    ``base`` is the image of both stages, ``target`` an archspec name, ``final_packages`` and ``build_packages`` are
-    the base's package names, ``pins`` the releases of the tools in the builder, ``secrets`` the ids of build secrets,
-    ``caches`` absolute paths kept between builds. ``spack_mirrors`` and ``spack_keys`` are files, here or beside the
-    recipe. ``concretize`` is lock, builder or host; for host, ``spack`` and ``spack_config`` are folders, and
-    ``environment`` the variables that Spack may see. ``cache`` is the folder of what need not be worked
-    out again.
+    ``base`` is the image of both stages, ``target`` an archspec name, ``mpi_provider`` a package of Spack's,
+    ``final_packages`` and ``build_packages`` are the base's package names, ``pins`` the releases of the tools in the
+    builder, ``secrets`` the ids of build secrets, ``caches`` absolute paths kept between builds. ``spack_mirrors`` and
+    ``spack_keys`` are files, here or beside the recipe. ``concretize`` is lock, builder or host; for host, ``spack``
+    and ``spack_config`` are folders, ``environment`` the variables that Spack may see. ``cache`` is the folder of what
+    need not be worked out again.
     """
 
     title: str | None = None
@@ -42,6 +42,7 @@ class Settings:
     user: str | None = None
     labels: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     mpi_mode: str | None = None
+    mpi_provider: str | None = None
     docs: str | None = None
     rank: int | None = None
     smoke: str | None = None

@@ -12,7 +12,8 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,8 @@ class GitLab:
     def named(self, kind: str) -> list[Job]:
         return [job for job in self.jobs if job.kind == kind]
 
-    def run(self, job: Job, *, kill_after: float | None = None) -> Ran:
-        """One job in a fresh checkout, with the artifacts of what it needs. ``kill_after`` loses the runner then."""
+    def run(self, job: Job, *, kill_when: Callable[[], bool] | None = None) -> Ran:
+        """One job in a fresh checkout, with the artifacts of what it needs. ``kill_when`` loses the runner."""
         work = self.folder / "builds" / re.sub(r"[^A-Za-z0-9]+", "-", job.name)
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(self.source, work, symlinks=True)
@@ -133,12 +134,13 @@ class GitLab:
             cwd=work, env=self._environment(job, work), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        try:
-            log, _ = process.communicate(timeout=kill_after or 600)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            log, _ = process.communicate()
-            return Ran(-9, log.decode(errors="replace"))
+        while kill_when is not None and process.poll() is None:
+            if kill_when():
+                os.killpg(process.pid, signal.SIGKILL)
+                log, _ = process.communicate()
+                return Ran(-9, log.decode(errors="replace"))
+            time.sleep(0.005)
+        log, _ = process.communicate(timeout=600)
         self._keep(job, work)
         return Ran(process.returncode, log.decode(errors="replace"))
 
@@ -155,6 +157,7 @@ class GitLab:
         own = {
             "CI": "true",
             "CI_PROJECT_DIR": str(work),
+            "TMPDIR": str(self.folder),
             "CI_PIPELINE_SOURCE": self.event,
             "CI_COMMIT_REF_SLUG": "main",
             "CI_COMMIT_TIMESTAMP": "2026-01-02T03:04:05+00:00",

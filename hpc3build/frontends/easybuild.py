@@ -54,6 +54,10 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> EasyBu
     merged = settings.over(read_settings(folder)) if folder else settings
     if merged.target is not None and merged.target != easybuild_flags.NATIVE:
         cpu.known(merged.target)
+    if merged.mpi_provider is not None:
+        raise InputError(
+            f"--mpi {merged.mpi_provider}: an easyconfig's MPI is its toolchain's", hint="name an easyconfig for it"
+        )
     capabilities = merged.cuda_compute_capabilities
     if capabilities and not _CAPABILITIES.fullmatch(capabilities):
         raise InputError(f"--cuda-compute-capabilities {capabilities}: expected a list like 8.0,9.0a")

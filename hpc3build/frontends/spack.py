@@ -98,6 +98,12 @@ def stack(recipe: SpackRecipe) -> Stack | None:
             f"{found.origin}: --target says {target}, and there are packages {others}",
             hint="--concretize builder, or host, asks Spack again, with the target required of every package",
         )
+    provider = (recipe.settings.mpi_provider or "").partition("@")[0]
+    if provider and provider not in {package.name for package in found.packages}:
+        raise InputError(
+            f"{found.origin}: --mpi says {provider}, which is not in it",
+            hint="--concretize builder, or host, asks Spack again",
+        )
     return found
 
 

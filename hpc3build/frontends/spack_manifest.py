@@ -68,6 +68,8 @@ def manifest(spack: Section, settings: Settings, folder: str = ENVIRONMENT) -> M
     packages = found.setdefault("packages", {})
     if not isinstance(packages, dict) or not all(isinstance(value, dict) for value in packages.values()):
         raise InputError(f"{spack.where('packages')}: expected a mapping of mappings")
+    if settings.mpi_provider is not None:
+        _require_mpi(packages, settings.mpi_provider)
     target = settings.target or (None if _names_a_target(found) else "x86_64")
     if target is not None:
         _require(spack.section("packages"), packages, target)
@@ -152,6 +154,13 @@ def _require(section: Section, packages: Any, target: str) -> None:
                 raise InputError(f"{section.where(name)}: require: expected a list of specs, found {kind(specs)}")
         if name == "all" or (require and all(_is_about(name, item) for item in require)):
             settings["require"] = [*require, f"target={target}"]
+
+
+def _require_mpi(packages: Any, provider: str) -> None:
+    """Whatever the manifest says of MPI's provider gives way. Raises InputError for what is no package's name."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(@[A-Za-z0-9_.:=,-]+)?", provider):
+        raise InputError(f"--mpi {provider}: no package of Spack", hint="--mpi mpich, --mpi openmpi@5")
+    packages["mpi"] = {**packages.get("mpi", {}), "require": [provider]}
 
 
 def _is_about(name: str, item: Any) -> bool:

@@ -9,13 +9,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from tests.gitlab_runner import GitLab, Ran, document
+from tests.gitlab_runner import GitLab, Job, Ran, document
 from tests.images import make_layout
 from tests.integration.registries import KINDS, fetched, push, running
 from tests.integration.support import RECIPE, ROOT, hpc3build, sh
@@ -172,18 +173,29 @@ def test_gitlabs_published_schema() -> None:
 
 
 @pytest.mark.long
-def test_three_targets_end_in_one_index(repository: Path, base: str, registry_here: str) -> None:
-    """Every job is lost once and runs again; Slurm's script makes the same; then ``pick`` chooses."""
+def test_three_targets_end_in_one_index(repository: Path, base: str, registry_here: str, tmp_path: Path) -> None:
+    """Every job is lost once and runs again; Slurm's script makes the same; then ``pick`` chooses.
+
+    Builds are lost in the middle of their push: earlier, a container of the engine would stay on this machine.
+    """
     options = f"--engine buildah --base {base}"
     pipeline = gitlab(repository, registry_here, HPC3_BUILD_OPTIONS=options)
-    logs = []
-    for number, job in enumerate(pipeline.jobs):
-        lost = pipeline.run(job, kill_after=0.4 + 0.3 * number)
+    lost = []
+    for job in pipeline.jobs:
+        began = time.monotonic()
+        blobs = set(uploads(tmp_path))
+
+        def pushes(job: Job = job, began: float = began, blobs: set[Path] = blobs) -> bool:
+            return bool(uploads(tmp_path) - blobs) if job.kind == "build" else time.monotonic() > began + 0.3
+
+        lost += [job.kind] if pipeline.run(job, kill_when=pushes).status == -9 else []
         done = pipeline.run(job)
         assert done.status == 0, done.log
-        again = pipeline.run(job)
-        assert again.status == 0, again.log
-        logs += [lost.log, done.log, again.log]
+    assert set(lost) == {"render", "build", "check", "index", "publish"}
+    digests = [path.read_text() for path in sorted((pipeline.folder / "artifacts").rglob("digest"))]
+    builds = pipeline.named("build")
+    assert pipeline.run(builds[0]).status == 0
+    assert [path.read_text() for path in sorted((pipeline.folder / "artifacts").rglob("digest"))] == digests
     name = f"{registry_here}/hpc/mpi-hello:1.0"
     index = fetched(name)
     assert len(json.loads(index)["manifests"]) == 3
@@ -203,6 +215,11 @@ def test_three_targets_end_in_one_index(repository: Path, base: str, registry_he
     assert next(repository.glob("out/slurm-*/mpi-hello/records.jsonl")).read_text() == records.read_text().replace(
         ":1.0", ":slurm"
     )
+
+
+def uploads(folder: Path) -> set[Path]:
+    """What the registry holds, whole or in part."""
+    return set((folder / "registry/data").glob("docker/registry/v2/**/data"))
 
 
 def slurm(repository: Path, host: str, options: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -85,6 +85,7 @@ def test_what_cannot_be_a_pipeline(recipes: list[str], axes: Axes, told: str) ->
     assert told in f"{error.value.message} {error.value.hint}"
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=3), st.lists(st.text(max_size=12), max_size=3))
 def test_any_text_is_refused_or_comes_back_the_same(recipes: list[str], bases: list[str]) -> None:
     """No value changes on its way through YAML, and none becomes a key or an expansion."""

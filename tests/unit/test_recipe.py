@@ -121,7 +121,7 @@ def test_every_key(tmp_path: Path) -> None:
         if getattr(found, field.name) == getattr(default, field.name)
     }
     of_the_command_line = {"spack_ref", "spack_source", "packages_source", "concretize", "format", "save_lock"}
-    of_the_command_line |= {"spack", "spack_config", "concretize_seconds", "environment", "cache"}
+    of_the_command_line |= {"spack", "spack_config", "concretize_seconds", "environment", "cache", "mpi_provider"}
     assert same == of_the_command_line
 
 

@@ -272,3 +272,35 @@ def test_a_final_image_with_an_older_glibc(tmp_path: Path) -> None:
     message = refused(tmp_path, text).message
     assert "ubuntu:24.04 has glibc 2.39, and rockylinux:9 has 2.34" in message
     assert context(tmp_path, text.replace("24.04", "20.04"))
+
+
+# --mpi
+
+
+def test_a_provider_of_mpi_is_required(tmp_path: Path) -> None:
+    text = f"spack:\n  specs: [hdf5]\n  packages: {{mpi: {{require: [openmpi], buildable: true}}}}\n{BASE}"
+    packages = manifest(context(tmp_path, text, mpi_provider="mpich@4.2"))["packages"]
+    assert packages["mpi"] == {"require": ["mpich@4.2"], "buildable": True}
+    assert packages["all"]["require"] == ["target=x86_64"]
+
+
+@pytest.mark.parametrize("name", ["", "Mpich", "mpich ~x", "mpich\n", "--x", "mpich;"])
+def test_a_provider_is_a_packages_name(name: str, tmp_path: Path) -> None:
+    assert "no package of Spack" in refused(tmp_path, f"spack:\n  specs: [hdf5]\n{BASE}", mpi_provider=name).message
+
+
+def test_a_lock_keeps_its_mpi() -> None:
+    lock = Path(__file__).parents[1] / "data/spack/envs/v0.20.3-seed-gromacs-cuda"
+    for name, fits in (("openmpi", True), ("mpich", False)):
+        recipe = spack.load((str(lock),), Settings(mpi_provider=name), run)
+        if fits:
+            assert spack.stack(recipe) is not None
+            continue
+        with pytest.raises(InputError) as caught:
+            spack.stack(recipe)
+        assert "--mpi says mpich" in caught.value.message and "--concretize" in caught.value.hint
+
+
+def test_an_easyconfigs_mpi_is_its_toolchains() -> None:
+    done = hpc3build("render", Path(__file__).parents[2] / "recipes/mpi-hello", "--mpi", "mpich")
+    assert done.status == 2 and "toolchain" in done.err
