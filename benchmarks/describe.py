@@ -124,6 +124,7 @@ def layout(folder: Path, *layers: Path) -> str:
         "layers": descriptors,
     }
     manifest = put(json.dumps(document).encode(), f"{OCI}.manifest.v1+json")
+    manifest["annotations"] = {"org.opencontainers.image.ref.name": "1"}  # umoci wants a tag
     (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
     (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     return f"oci:{folder}"
@@ -140,19 +141,22 @@ def times(work: Path, rounds: int) -> None:
     layer_of_this_machine(twin, "devuan")
     print(f"one layer: {layer.stat().st_size >> 20} MB packed\n")
     one, two = layout(work / "one", layer), layout(work / "two", layer, twin)
-    search = (
-        "d=$(mktemp -d) && tar -xzf $0 -C $d --no-same-owner && "
-        "find $d -type f \\( -path '*/bin/*' -o -name '*.so*' \\) -exec readelf -dV {} + >/dev/null 2>&1; rm -rf $d"
-    )
+    names = "-path '*/bin/*' -o -name '*.so*'"
+    search = f"find $d -type f \\( {names} \\) -exec readelf -dV {{}} + >/dev/null 2>&1; rm -rf $d"
+    tar = f"d=$(mktemp -d) && tar -xzf $0 -C $d --no-same-owner && {search}"
+    umoci = f"d=$(mktemp -d) && umoci unpack --image $0:1 $d/bundle >/dev/null && {search}"
     jobs = {
         "gzip -dc LAYER": lambda: run(["sh", "-c", "gzip -dc $0 >/dev/null", str(layer)]),
-        "unpack, find, readelf": lambda: run(["bash", "-c", search, str(layer)]),
+        "tar -x, find, readelf": lambda: run(["bash", "-c", tar, str(layer)]),
+        "umoci unpack, find, readelf": lambda: run(["bash", "-c", umoci, one.removeprefix("oci:")]),
         "hpc3build facts": facts(one),
         "hpc3build facts, two such layers": facts(two),
         "the same on one core": lambda: run(["taskset", "-c", "0", *HPC3BUILD, "facts", two]),
     }
     if not have("readelf"):
-        del jobs["unpack, find, readelf"]
+        del jobs["tar -x, find, readelf"]
+    if not (have("readelf") and have("umoci")):
+        del jobs["umoci unpack, find, readelf"]
     if not have("taskset"):
         del jobs["the same on one core"]
     found = in_turn(jobs, rounds)
