@@ -119,9 +119,11 @@ def test_one_list_of_tags_serves_many_images(tmp_path: Path) -> None:
             fake.put(NAME, f"t{number}", raw, Manifest.parse(raw).media_type)
         references = named(*(f"{fake.host}/{NAME}:t{number}" for number in range(60)))
         fake.seen()
-        outcomes = annotate_all(references, Wish(pairs={"a": "b"}), run, Access(plain_http=True), jobs=1)
+        outcomes: list[Outcome] = []
+        wish = Wish(pairs={"a": "b"})
+        annotate_all(references, wish, run, Access(plain_http=True), jobs=1, done=outcomes.append)
         seen = fake.seen()
-    assert all(outcome.error is None for outcome in outcomes)
+    assert len(outcomes) == 60 and all(outcome.error is None for outcome in outcomes)
     assert seen.count("PUT manifests") == 60 and seen.count("GET tags") == 2
 
 
