@@ -298,7 +298,9 @@ def _add_check(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     fixing = parser.add_argument_group("mending", "what manifest and configuration can mend, without a layer")
     fixing.add_argument("--fix", action="store_true", help="rewrite the image in its place; its ID changes")
-    fixing.add_argument("--entrypoint", choices=("hpc3", "hpc3-exec"), default="hpc3", help="the one to set")
+    fixing.add_argument(
+        "--entrypoint", choices=("hpc3", "hpc3-exec"), help="the one to set where there is none of ours (default: hpc3)"
+    )
     fixing.add_argument("--dry-run", action="store_true", help="with --fix, show what would change")
     parser.add_argument("--junit", metavar="FILE", help="write JUnit XML too")
     parser.add_argument("--sarif", metavar="FILE", help="write SARIF 2.1.0 too")
@@ -314,6 +316,10 @@ def _check(options: argparse.Namespace) -> int:
 
     if options.fix:
         return _fix(options)
+    if options.dry_run or options.entrypoint:
+        raise InputError("--dry-run and --entrypoint go with --fix")
+    if options.smoke and not options.engines:
+        raise InputError("--smoke is run under an engine: name one with --run")
     checked = check(
         shared.reference(options.reference),
         tuple(options.engines),
@@ -341,7 +347,9 @@ def _fix(options: argparse.Namespace) -> int:
     if options.engines or options.static == "config":
         raise InputError("--fix looks at configuration and layers: it cannot go with --run and --static config")
     reference = shared.reference(options.reference)
-    mended = mend(reference, run, shared.access(options), entrypoint=options.entrypoint, dry_run=options.dry_run)
+    mended = mend(
+        reference, run, shared.access(options), entrypoint=options.entrypoint or "hpc3", dry_run=options.dry_run
+    )
     if options.json:
         sys.stdout.write(report.dumps(report_check.mended_json(mended)))
     else:

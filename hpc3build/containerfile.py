@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +47,12 @@ class BuildContext:
     final_digest: str | None = None
 
     def write(self, folder: Path) -> None:
-        """Write the whole context into ``folder``, which is made where it is missing. Raises InputError."""
+        """Write the whole context into ``folder``, in place of an older one of ours. Raises InputError.
+
+        A folder that holds anything else is left alone.
+        """
         try:
+            _clear(folder)
             for name, data in {**self.files, FORMATS[self.form]: self.containerfile.encode()}.items():
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +60,17 @@ class BuildContext:
                 path.chmod(0o755 if name in self.executable else 0o644)
         except OSError as error:
             raise InputError(f"cannot write the build context to {folder}: {error.strerror}") from error
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier context left. Raises InputError where the folder is somebody else's, OSError."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / "hpc3build" / "site.sh").is_file():
+        raise InputError(f"{folder} holds something else than a build context of ours", hint="name a new folder")
+    for ours in ("hpc3build", "sources"):
+        if (folder / ours).is_dir():
+            shutil.rmtree(folder / ours)
 
 
 def build_context(

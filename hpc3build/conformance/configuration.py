@@ -42,7 +42,7 @@ def environment(image: Image) -> Iterator[Remark]:
     if not path or not all(entry.startswith("/") for entry in path.split(":")):
         yield Remark(f"config.Env has PATH={path!r}", hint="an absolute PATH, with the application's")
     elif image.files is None:
-        return
+        yield Remark("what the application needs lies in a layer, which was not read", outcome=Outcome.UNKNOWN)
     elif ENVIRONMENT not in image.files:
         unknown = "the image does not record which environment its application needs"
         yield Remark(unknown, outcome=Outcome.UNKNOWN)

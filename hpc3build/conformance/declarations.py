@@ -42,7 +42,7 @@ def mandatory(image: Image) -> Iterator[Remark]:
     pairs = _pairs(image)
     for key in voc.KEYS:
         if _is_due(key, pairs) and key.name not in pairs:
-            hint = "hpc3build annotate --detect, or -a KEY=VALUE"
+            hint = "hpc3build annotate --detect --labels, or --labels -a KEY=VALUE"
             yield Remark("not known of this image", key.name, hint, outcome=Outcome.UNKNOWN)
 
 

@@ -44,9 +44,10 @@ RULES: tuple[Rule, ...] = (
           "hpc3build check --fix", configuration.volumes),
     # ---- what it says of itself
     _rule("labels", "labels and annotations of the vocabulary say the same: runtimes read labels",
-          _VOCABULARY + ", R10", MUST, CONFIG, "hpc3build annotate --labels", declarations.same_words),
+          _VOCABULARY + ", R10", MUST, CONFIG, "hpc3build check --fix, or annotate --labels -a KEY=VALUE",
+          declarations.same_words),
     _rule("mandatory", "every mandatory key is there, as far as it is known", _VOCABULARY, MUST, CONFIG,
-          "hpc3build annotate --detect", declarations.mandatory),
+          "hpc3build annotate --detect --labels", declarations.mandatory),
     _rule("well-formed", "values follow the grammar of their keys", _VOCABULARY, MUST, CONFIG,
           "hpc3build annotate --labels -a KEY=VALUE", declarations.well_formed),
     _rule("forbidden", "no key that privileged runtimes act on is there", _VOCABULARY + ", N6", MUST, CONFIG,

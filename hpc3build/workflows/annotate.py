@@ -117,6 +117,8 @@ def prepare(wish: Wish, runner: Runner) -> Wish:
         )
     for key in wish.remove:
         check_pair(key, "")
+        if key in wish.pairs:
+            raise InputError(f"--remove {key}: -a gives it a value")
     if wish.source is None:
         return wish
     said = facts_document(Path(wish.source))
@@ -125,6 +127,8 @@ def prepare(wish: Wish, runner: Runner) -> Wish:
         from hpc3build.workflows.describe import facts_of
 
         said = facts_of(wish.source, Settings(), runner)[1].annotations()
+    # What was seen of the image that the facts were of.
+    said = {key: value for key, value in said.items() if key not in (voc.CONFORMANCE.name, voc.CREATED.name)}
     return replace(wish, pairs=MappingProxyType({**said, **wish.pairs}), source=None)
 
 

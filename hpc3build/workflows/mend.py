@@ -149,7 +149,7 @@ def _labels(image: conformance.Image, name: str) -> Iterator[_Mending]:
     pairs = {**image.manifest.annotations, **image.config.labels}
     ours = {key: value for key, value in pairs.items() if key in voc.BY_NAME}
     if ours:
-        yield _Mending("labels and annotations say the same, as the labels do", pairs=ours)
+        yield _Mending("labels and annotations say the same; where they differed, the label counted", pairs=ours)
 
 
 def _gone(rule: str) -> Callable[[conformance.Image, str], Iterator[_Mending]]:

@@ -32,6 +32,9 @@ LONG = "a" * 5000
         (["annotate", "oci:x"], "nothing to write"),
         (["facts", "x", "--nope"], "--nope"),
         (["render", "x", "--optarch=GENERIC"], "--target"),
+        (["check", "oci:x", "--smoke", "true"], "--run"),
+        (["check", "oci:x", "--dry-run"], "--fix"),
+        (["annotate", "oci:x", "-a", "k=1", "--remove", "k"], "--remove"),
         (["inspect", "oci:x", "--creds", "a:b"], "--password-stdin"),
     ],
 )

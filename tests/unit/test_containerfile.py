@@ -280,3 +280,19 @@ def test_buildah_reads_the_same_values(tmp_path: Path) -> None:
     assert dict(entry.split("=", 1) for entry in config["Env"]) == {**values, "PATH": "/bin"}
     assert tuple(config["Entrypoint"]) == ENTRYPOINTS["hpc3-exec"] and tuple(config["Cmd"]) == CMD
     assert set(config) == {"Labels", "Env", "Entrypoint", "Cmd"}
+
+
+def test_a_context_takes_the_place_of_an_older_one_and_of_nothing_else(tmp_path: Path) -> None:
+    files = {"hpc3build/site.sh": b"", "hpc3build/old.sh": b"", "sources/a.tar": b""}
+    older = BuildContext("FROM a\n", "a", files)
+    older.write(tmp_path / "context")
+    (tmp_path / "context" / "README").write_text("mine")
+    BuildContext("FROM b\n", "b", {"hpc3build/site.sh": b""}).write(tmp_path / "context")
+    context = tmp_path / "context"
+    found = {str(path.relative_to(context)) for path in context.rglob("*") if path.is_file()}
+    assert found == {"Containerfile", "README", "hpc3build/site.sh"}
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "Containerfile").write_text("FROM mine\n")
+    with pytest.raises(InputError, match="something else"):
+        older.write(tmp_path / "theirs")
+    assert (tmp_path / "theirs" / "Containerfile").read_text() == "FROM mine\n"
