@@ -197,7 +197,7 @@ def _annotate(
             target=wish.target,
             referrers=wish.referrers,
         )
-        plan = replace(plan, warnings=(*plan.warnings, *_about_labels(plan, place)))
+        plan = replace(plan, warnings=(*plan.warnings, *_about_labels(plan, place, wish)))
         _check_place(plan, place)
         backup = _backup_tag(plan, wish, place)
         if wish.dry_run:
@@ -306,8 +306,10 @@ def keeps_annotations(place: Reference, wish: Wish) -> bool:
     return False
 
 
-def _about_labels(plan: rewrite.Rewrite, place: Reference) -> Iterator[str]:
+def _about_labels(plan: rewrite.Rewrite, place: Reference, wish: Wish) -> Iterator[str]:
     if plan.manifests:
+        if gone := [key for key in wish.remove if key in voc.BY_NAME and not wish.labels]:
+            yield f"{place}: where a label says {', '.join(gone)}, too, it stays; --labels removes both"
         if place.transport == DAEMON:
             yield f"{place}: docker's own store keeps no annotations: labels alone are written"
         elif plan.unlabelled:
