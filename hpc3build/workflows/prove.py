@@ -39,11 +39,14 @@ def prove(
 
     Raises Contradiction for an image that does not do what HPC3 asks, which is never published.
     """
-    launcher: Launcher = engine
+    launchers: list[Launcher] = [engine]
     if ENTRY_POINT in engine.lacks and shutil.which("podman"):
-        launcher = choose("podman", runner)  # both have one store
+        launchers.insert(0, choose("podman", runner))  # both have one store
     looked_at = conformance.Image(manifest, config.with_env(env))
-    findings = list(conformance.prove(_Baked(launcher, env), image, looked_at))
+    for launcher in launchers:
+        findings = list(conformance.prove(_Baked(launcher, env), image, looked_at))
+        if all(finding.rule != "engine" for finding in findings):
+            break  # in a container podman may start nothing, and buildah by chroot does
     for finding in findings:
         if finding.outcome is Outcome.FAILS:
             raise Contradiction(

@@ -245,4 +245,4 @@ def test_steps_are_clean() -> None:
     for job in JOBS:
         parts = ["login", *(["cell"] if job.per == "cell" else []), job.name]
         text = "\n".join(map(step, parts))
-        subprocess.run(["shellcheck", "-s", "sh", "-"], input=text, text=True, check=True)
+        subprocess.run(["shellcheck", "-s", "sh", "-e", "SC2153", "-"], input=text, text=True, check=True)

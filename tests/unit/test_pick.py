@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hpc3build.cli import main
 from hpc3build.errors import InputError
 from hpc3build.facts import vocabulary as voc
 from hpc3build.host.fingerprint import Fingerprint
@@ -15,6 +16,7 @@ from hpc3build.match import Verdict
 from hpc3build.reference import parse
 from hpc3build.rewrite import ARTIFACT_TYPE
 from hpc3build.run import run
+from hpc3build.stores.layout import Layout
 from hpc3build.workflows.annotate import Wish, annotate
 from hpc3build.workflows.candidates import ATTACHED, Reading
 from hpc3build.workflows.fingerprint import recorded
@@ -223,3 +225,24 @@ def test_a_hundred_thousand_records(tmp_path: Path) -> None:
     (tmp_path / "many.jsonl").write_text((GOOD[:-1] + ', "size": -1, "platform": {"os": 1}}\n') * 100_000)
     choice = choose((str(tmp_path / "many.jsonl"),), Reading(run, host=host("zen2-slurm")))
     assert len(choice.ranked) == 100_000 and choice.best.match.verdict is Verdict.UNKNOWN
+
+
+def test_records_of_an_index_are_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every image is read, though its descriptor would be enough to choose it; and pick takes them back."""
+    says = {"org.supercontainers.gpu": "none", "org.supercontainers.mpi": "none"}
+    name = "org.supercontainers.hardware.cpu.optimized.version"
+    images = [
+        make_layout(tmp_path / "a", [{"x": value.encode()}], labels={**says, name: value, "mine": "1"}, tag=value)
+        for value in ("x86_64", "x86_64_v3")
+    ]
+    references = [f"oci:{tmp_path}/a:{value}" for value in ("x86_64", "x86_64_v3")]
+    assert main(["index", "create", f"oci:{tmp_path}/a:all", *references, "--digest-file", f"{tmp_path}/digest"]) == 0
+    capsys.readouterr()
+    digest = (tmp_path / "digest").read_text().strip()
+    assert digest == Layout(tmp_path / "a").manifest("all").digest
+    assert main(["inspect", f"oci:{tmp_path}/a:all", "--records"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["digest"] for line in lines] == [image.digest for image in images]
+    assert all(line["reference"] == f"oci:{tmp_path}/a:all" and line["annotations"]["mine"] == "1" for line in lines)
+    assert [line["size"] for line in lines] == [sum(layer.size for layer in image.layers) for image in images]
+    assert lines[1]["platform"] == {"os": "linux", "architecture": "amd64", "variant": "v3"}

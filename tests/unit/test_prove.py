@@ -57,6 +57,10 @@ def test_buildah_has_no_entry_point_so_podman_is_asked(tmp_path: Path, monkeypat
     monkeypatch.setattr(module.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(module, "choose", lambda name, runner: {"podman": podman}[name])
     assert len(prove(Container(None, ENTRY_POINT), tmp_path)) == 1 and podman.seen
+    nothing = Container(lambda argv, how: Completed((), 126, "", "no cgroups"))
+    monkeypatch.setattr(module, "choose", lambda name, runner: nothing)
+    (fact,) = prove(Container(None, ENTRY_POINT), tmp_path / "1")
+    assert "nobody" in fact.value.split(",") and "login" not in fact.value.split(",") and nothing.seen
     monkeypatch.setattr(module.shutil, "which", lambda name: None)
     (fact,) = prove(Container(None, ENTRY_POINT), tmp_path / "2")
     assert "login" not in fact.value.split(",")

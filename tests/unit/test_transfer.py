@@ -153,3 +153,15 @@ def test_engines_stores_take_single_images(tmp_path: Path, place: str) -> None:
     with pytest.raises(StoreError, match="an index in") as told:
         annotate(parse(f"oci:{tmp_path}/a:1"), Wish(to=parse(place)), run)
     assert "digest" in told.value.hint
+
+
+def test_by_digest_writes_no_tag(tmp_path: Path) -> None:
+    """What an index will name: ``build --push-by-digest``."""
+    make_layout(tmp_path / "a", [FILES], tag="1")
+    target = Layout.create(tmp_path / "b")
+    with Layout(tmp_path / "a") as source:
+        done = plan(source, parse(f"oci:{tmp_path}/a:1"), annotations={"a": "b"})
+        to = parse(f"oci:{tmp_path}/b@{done.new_digest}")
+        first, second = (transfer(source, target, done, to) for _ in range(2))
+    assert first.changed and not second.changed and first.undo is None
+    assert target.tags() == () and target.manifest(done.new_digest).raw == done.new.raw
