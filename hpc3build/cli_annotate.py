@@ -89,6 +89,7 @@ def _annotate(options: argparse.Namespace) -> int:
     from hpc3build.stores.pace import Pace
     from hpc3build.workflows.annotate import prepare
     from hpc3build.workflows.batch import Outcome, annotate_all
+    from hpc3build.workflows.interrupts import Interrupts
 
     if options.undo is not None:
         return _undo(options)
@@ -101,19 +102,22 @@ def _annotate(options: argparse.Namespace) -> int:
         printer = _Printer(options, names.expected if not names.single else lambda: 1)
 
         def done(outcome: Outcome) -> None:
+            receipt.add(outcome)  # first: printing may fail
             printer.print(outcome)
-            receipt.add(outcome)
 
         def ended(outcome: Outcome) -> None:
             if journal is not None and outcome.result is not None:
                 journal.add(outcome.result)
 
-        try:
-            jobs = 1 if names.single else jobs
-            annotate_all(names, wish, run, access, jobs=jobs, done=done, ended=ended, pace=Pace(options.rate))
-        finally:
-            printer.finish()
-            receipt.write()
+        jobs = 1 if names.single else jobs
+        told = {"done": done, "ended": ended}
+        pace = Pace(options.rate)
+        with Interrupts() as interrupts:  # the receipt is written before they have their effect
+            try:
+                annotate_all(names, wish, run, access, jobs=jobs, **told, pace=pace, interrupts=interrupts)
+            finally:
+                receipt.write()
+                printer.finish()
     printer.summarise(names.left_out)
     return max(printer.tally.exit_code, int(journal is not None and journal.undecided))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from hpc3build.errors import StoreError
 from hpc3build.oci import DOCKER_FOREIGN_LAYER, INDEXES, MANIFESTS, OCI_FOREIGN_LAYER, Descriptor, Manifest
@@ -24,10 +24,12 @@ def transfer(
     backup_tag: str | None = None,
     verify: bool = False,
     here: bool = False,
+    begin: Callable[[], None] = lambda: None,
 ) -> Result:
     """Write a plan under ``to``, in the repository of ``target``; what is there already is not sent again.
 
-    ``here`` says that both stores are one place, so that only what is new is written.
+    ``here`` says that both stores are one place, so that only what is new is written. ``begin`` is called when all is
+    there but the tag.
 
     ``backup_tag`` is for what ``to`` named before. Where ``to`` has a digest and no tag, it is the new image's own, and
     no tag is written. Raises TagMoved when ``to`` is moved by somebody else meanwhile.
@@ -44,6 +46,7 @@ def transfer(
             written += [referrer.digest, *put_in_list(target, referrer)]
         if backup_tag is not None and before is not None:
             keep(target, before, to.with_tag(backup_tag), backup_tag)
+        begin()
         target.put_manifest(rewrite.new, tag, expect=before.digest if before else None)
         written.append(rewrite.new_digest)
         if verify:

@@ -108,7 +108,7 @@ class Reply:
 
 
 class Connections:
-    """Kept connections of one thread."""
+    """Kept connections of one client."""
 
     def __init__(self, access: Access, limits: Limits) -> None:
         self._access = access
@@ -121,7 +121,10 @@ class Connections:
         place = origin(url)
         idle = self._idle.setdefault(place, [])
         while idle:
-            link = idle.pop()
+            try:
+                link = idle.pop()
+            except IndexError:  # layers are read by several threads, and another one took it
+                break
             try:
                 return link.exchange(method, url, headers, content, until)
             except Cut:

@@ -235,19 +235,23 @@ class DaemonStore:
             raise ImageError(f"{self.reference}: what docker save gave is no tar: {error}") from error
 
     def _fetch_layers(self, manifest: Manifest) -> None:
-        spool = cast(BinaryIO, tempfile.TemporaryFile(prefix="hpc3build-"))  # noqa: SIM115 - closed by close
-        self._spool = spool
-        with docker_told(str(self.reference)):
-            for chunk in self._client.api.get_image(manifest.config.digest, chunk_size=_PIECE):
-                spool.write(chunk)
-        spool.flush()
-        spool.seek(0)
-        with tarfile.open(fileobj=spool, mode="r:") as tar:
-            members = {member.name: member for member in tar}
-            listed = json.loads(tar.extractfile(members["manifest.json"]).read())[0]["Layers"]  # type: ignore[union-attr]
-            for layer, name in zip(manifest.layers, listed, strict=True):
-                member = members[_target(name, members[name].linkname) if members[name].issym() else name]
-                self._layers[layer.digest] = (member.offset_data, member.size)
+        layers: dict[str, tuple[int, int]] = {}
+        with contextlib.ExitStack() as unfinished:
+            spool = cast(BinaryIO, tempfile.TemporaryFile(prefix="hpc3build-"))  # noqa: SIM115 - closed by close
+            unfinished.callback(spool.close)
+            with docker_told(str(self.reference)):
+                for chunk in self._client.api.get_image(manifest.config.digest, chunk_size=_PIECE):
+                    spool.write(chunk)
+            spool.flush()
+            spool.seek(0)
+            with tarfile.open(fileobj=spool, mode="r:") as tar:
+                members = {member.name: member for member in tar}
+                listed = json.loads(tar.extractfile(members["manifest.json"]).read())[0]["Layers"]  # type: ignore[union-attr]
+                for layer, name in zip(manifest.layers, listed, strict=True):
+                    member = members[_target(name, members[name].linkname) if members[name].issym() else name]
+                    layers[layer.digest] = (member.offset_data, member.size)
+            unfinished.pop_all()
+        self._layers, self._spool = layers, spool  # whole only: the other threads look for theirs in it
 
     def _config_of(self, manifest: Manifest) -> bytes:
         digest = manifest.config.digest

@@ -12,6 +12,7 @@ import dataclasses
 import io
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,7 @@ class LocalStore:
         self._run = runner
         self._scratch = scratch
         self._pending: dict[str, bytes] = {}
+        self._lock = threading.Lock()
         self._export: Path | None = None
         self._exported: dict[str, str] = {}
         self.notes: list[str] = []
@@ -89,8 +91,9 @@ class LocalStore:
             if not manifest.is_index and digest == manifest.config.digest:
                 yield io.BytesIO(self._config(self._image(None), manifest))
                 return
-            if self._export is None:
-                self._export_layers(manifest)
+            with self._lock:  # layers are read by several threads
+                if self._export is None:
+                    self._export_layers(manifest)
         if digest not in self._exported or self._export is None:
             raise StoreError(f"{self.reference}: the image has no blob {digest}")
         with Layout(self._export).blob(self._exported[digest]) as stream:
@@ -233,9 +236,9 @@ class LocalStore:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        self._export = folder
         # Compression may differ, the order does not.
         pairs = zip(manifest.descriptors[1:], exported.descriptors[1:], strict=True)
+        self._export = folder  # first: another thread looks for it where it finds a name below
         self._exported = {ours.digest: theirs.digest for ours, theirs in pairs}
 
     def _skopeo(self, image: Reference, *arguments: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -154,22 +155,34 @@ def facts_document(path: Path) -> dict[str, str] | None:
 
 
 def annotate(
-    reference: Reference, wish: Wish, runner: Runner, access: Access | None = None, client: Client | None = None
+    reference: Reference,
+    wish: Wish,
+    runner: Runner,
+    access: Access | None = None,
+    client: Client | None = None,
+    *,
+    begin: Callable[[], None] = lambda: None,
 ) -> rewrite.Result:
     """Plan and, unless it is a dry run, write. Raises InputError, and what planning and the store raise.
 
     Where the tag moved meanwhile, what it names now is read and annotated instead, a few times; then TagMoved is
-    raised. With ``expect_digest`` it is raised at once.
+    raised. With ``expect_digest`` it is raised at once. ``begin`` is called before a tag is written; what it raises
+    ends this, with the tag as it was.
     """
     wish = prepare(wish, runner)
     for _ in range(TRIES - 1 if wish.expect_digest is None else 0):
         with contextlib.suppress(TagMoved):
-            return _annotate(reference, wish, runner, access, client)
-    return _annotate(reference, wish, runner, access, client)
+            return _annotate(reference, wish, runner, access, client, begin)
+    return _annotate(reference, wish, runner, access, client, begin)
 
 
 def _annotate(
-    reference: Reference, wish: Wish, runner: Runner, access: Access | None, client: Client | None
+    reference: Reference,
+    wish: Wish,
+    runner: Runner,
+    access: Access | None,
+    client: Client | None,
+    begin: Callable[[], None],
 ) -> rewrite.Result:
     with open_store(reference, runner, access, client, read_back=wish.verify) as store:
         found = _detected(store, reference, wish)
@@ -179,8 +192,10 @@ def _annotate(
         if pairs and any(key in voc.BY_NAME for key in pairs):
             pairs.setdefault(voc.VOCABULARY.name, voc.VERSION)
         if wish.coordinate is not None and not wish.dry_run:
+            begin()
             return found.told(_together(reference, wish, pairs, runner, access, client))
         if wish.attach:
+            begin()
             return found.told(_attach(store, reference, wish, pairs))
         place = wish.to or reference
         if reference.transport == STORAGE != place.transport:
@@ -204,16 +219,14 @@ def _annotate(
             return found.told(preview(plan, place))
         verify = wish.verify and place.transport not in (DOCKER, DAEMON)  # whose stores look themselves
         if wish.to is None:
+            begin()
             return found.told(rewrite.apply(store, plan, backup_tag=backup, verify=verify))
+        transfer = partial(rewrite.transfer, backup_tag=backup, verify=verify, begin=begin)
         if _same_place(reference, wish.to):
-            return found.told(
-                rewrite.transfer(store, store, plan, wish.to, backup_tag=backup, verify=verify, here=True)
-            )
+            return found.told(transfer(store, store, plan, wish.to, here=True))
         here = reference.transport == STORAGE == place.transport and reference.storage == place.storage
         with open_target(wish.to, runner, access, client, read_back=wish.verify) as target:
-            return found.told(
-                rewrite.transfer(store, target, plan, wish.to, backup_tag=backup, verify=verify, here=here)
-            )
+            return found.told(transfer(store, target, plan, wish.to, here=here))
 
 
 def _together(

@@ -16,6 +16,7 @@ from hpc3build.stores.access import Access, Limits
 from hpc3build.stores.pace import Pace
 from hpc3build.stores.transport import Client
 from hpc3build.workflows.annotate import Wish, annotate, prepare
+from hpc3build.workflows.interrupts import Interrupts
 from hpc3build.workflows.names import Named
 
 #: Requests wait for the network far longer than they compute; more would only annoy registries.
@@ -53,25 +54,24 @@ def annotate_all(
     done: Callable[[Outcome], None] = lambda _: None,
     ended: Callable[[Outcome], None] = lambda _: None,
     pace: Pace | None = None,
+    interrupts: Interrupts | None = None,
 ) -> None:
     """Annotate each; one failure does not stop the others. Raises only what concerns all of them (``prepare``).
 
     ``references`` are taken as they are needed; ``ended`` is called with an outcome at once, ``done`` in their order.
     Nothing is kept of what was told. A text that is no reference is given with its error. Two references to one tag are
-    worked on one after the other, in their order. All threads keep to ``pace``.
+    worked on one after the other, in their order. All threads keep to ``pace``. Once ``interrupts`` came, what is being
+    written is finished and told, and nothing else is begun.
     """
     work = _Work(references, prepare(wish, runner), runner, access, (ended, done), pace or Pace())
+    work.interrupts = interrupts or work.interrupts
     threads = [threading.Thread(target=work.run) for _ in range(jobs - 1)]
     for thread in threads:
         thread.start()
-    try:
-        work.run()
-    except BaseException:
-        work.stop()  # what is being written is finished, nothing else is begun
-        raise
-    finally:
-        for thread in threads:
-            thread.join()
+    work.run()
+    for thread in threads:
+        thread.join()
+    work.tell_rest()
     if work.defect is not None:
         raise work.defect
 
@@ -101,6 +101,10 @@ class _Job:
     key: object
 
 
+class _Given(Exception):
+    """A reference was given up, as the run ends, before anything of it was written."""
+
+
 class _Work:
     def __init__(
         self,
@@ -114,6 +118,7 @@ class _Work:
         self._references = iter(references)
         self._wish, self._runner, self._access, self._pace = wish, runner, access, pace
         self._ended, self._done = told
+        self.interrupts = Interrupts()  # not entered: nothing is held back
         self._busy: dict[object, deque[_Job]] = {}  # what waits for a key that is worked on
         self._ready: dict[int, Outcome] = {}  # not told yet
         self._given = self._told = 0
@@ -130,29 +135,44 @@ class _Work:
                 self._tell(job, self._one(job.named, client))
                 job = self._next(job)
         except BaseException as defect:
-            self.defect = self.defect or defect
-            self.stop()
-            if threading.current_thread() is threading.main_thread():
-                raise
+            if not (self.interrupts.came and isinstance(defect, (KeyboardInterrupt, _Given))):
+                self.defect = self.defect or defect
+            with self._room:
+                self._stopped = True
+                self._room.notify_all()
         finally:
             client.close()
 
-    def stop(self) -> None:
-        """Begin nothing more."""
-        with self._room:
-            self._stopped = True
-            self._room.notify_all()
+    def tell_rest(self) -> None:
+        """What is done, but stands behind what was never done. For the end, where no thread works any longer."""
+        for _, outcome in sorted(self._ready.items()):
+            try:
+                self._done(outcome)
+            except BaseException as defect:  # the others are told first
+                self.defect = self.defect or defect
+
+    @property
+    def _over(self) -> bool:
+        return self._stopped or self.interrupts.came
+
+    def _begin(self) -> None:
+        """Before a tag is written: from there on it is finished."""
+        self.interrupts.wait()
+        if self._over:
+            raise _Given
 
     def _next(self, ended: _Job | None) -> _Job | None:
         """What waited for the job that ended, else the next whose key is free; None at the end."""
         with self._room:
             if ended is not None and (job := self._waiting(ended.key)) is not None:
                 return job
-            while not self._stopped:
+            while not self._over:
                 if self._given - self._told >= WINDOW:
                     self._room.wait()
                     continue
-                if (named := next(self._references, None)) is None:
+                with self.interrupts.prompt():
+                    named = next(self._references, None)
+                if named is None:
                     return None
                 job = _Job(self._given, named, _key(named[1], self._given))
                 self._given += 1
@@ -163,7 +183,7 @@ class _Work:
         return None
 
     def _waiting(self, key: object) -> _Job | None:
-        if self._busy[key] and not self._stopped:
+        if self._busy[key] and not self._over:
             return self._busy[key].popleft()
         del self._busy[key]
         return None
@@ -173,14 +193,16 @@ class _Work:
         if not isinstance(reference, Reference):
             return Outcome(text, error=reference)
         try:
-            return Outcome(text, annotate(reference, self._wish, self._runner, self._access, client))
+            with self.interrupts.prompt():
+                done = annotate(reference, self._wish, self._runner, self._access, client, begin=self._begin)
+            return Outcome(text, done)
         except Hpc3BuildError as error:
             return Outcome(text, error=error)
 
     def _tell(self, job: _Job, outcome: Outcome) -> None:
         with self._room:
-            self._ended(outcome)
             self._ready[job.place] = outcome
+            self._ended(outcome)
             while (ready := self._ready.pop(self._told, None)) is not None:
                 self._told += 1
                 self._done(ready)

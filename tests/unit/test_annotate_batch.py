@@ -138,6 +138,28 @@ def test_a_defect_is_not_swallowed(tmp_path: Path) -> None:
         annotate_all(named(*(f"oci:{tmp_path / name}" for name in "ab")), WISH, run, Access(), jobs=2, done=broken)
 
 
+def test_what_is_done_is_told_whatever_fails(tmp_path: Path) -> None:
+    for name in "abc":
+        make_layout(tmp_path / name, [{}])
+    told: list[str] = []
+
+    def done(outcome: Outcome) -> None:
+        told.append(outcome.reference[-1])
+        raise BrokenPipeError
+
+    def ended(outcome: Outcome) -> None:
+        if outcome.reference.endswith("b"):
+            raise InputError("the journal's disk is full")
+
+    references = named(*(f"oci:{tmp_path / name}" for name in "bac"))
+    with pytest.raises(InputError, match="disk is full"):
+        annotate_all(references, WISH, run, Access(), jobs=1, done=done, ended=ended)
+    assert told == ["b"] and Layout(tmp_path / "b").manifest().annotations == {"a": "b"}
+    with pytest.raises(BrokenPipeError):
+        annotate_all(named(f"oci:{tmp_path / 'a'}"), WISH, run, Access(), jobs=1, done=done)
+    assert told == ["b", "a"]
+
+
 # ---- the command
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -172,6 +173,45 @@ def test_kill_9_at_ten_moments(fake: FakeRegistry, tmp_path: Path) -> None:
     fake.seen()
     last = hpc3build(*argv)
     assert last.status == 0 and fake.seen() == ["GET tags"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing_untold(number: signal.Signals, fake: FakeRegistry, tmp_path: Path) -> None:
+    """The first reference is slow, so that others end behind it; they come late in their order, but they come."""
+    tags = [f"t{number:02}" for number in range(40)]
+    fill(fake, tmp_path / "layout", {"a": tags})
+    old = dict(fake.tags["a"])
+    receipt = tmp_path / "receipt"
+    (tmp_path / "list").write_text("".join(f"docker://{fake.host}/a:{tag}\n" for tag in tags))
+    argv = ["annotate", "--batch", str(tmp_path / "list"), "-a", "k=v", "--receipt", str(receipt), "--jobs", "3"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hpc3build", *argv, "--plain-http", "--referrers", "ignore"],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )
+    left, lock, sent = [9], threading.Lock(), threading.Event()
+
+    def count() -> None:
+        with lock:
+            left[0] -= 1
+            if left[0] == 0:
+                os.killpg(process.pid, number)
+                os.killpg(process.pid, number)  # timeout(1) sends it to the process and to its group
+                sent.set()
+
+    fake.fail("PUT", "/manifests/", before(count), -1)
+    fake.fail("GET", "/manifests/t00", before(lambda: sent.wait(20)))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "interrupted" in err and "Traceback" not in err, err
+    changed = {tag for tag, digest in fake.tags["a"].items() if digest != old[tag]}
+    entries = json.loads(receipt.read_text())["entries"]
+    assert 8 <= len(changed) < 40 and {entry["tag"] for entry in entries} == changed
+    assert {tag for tag in tags if f"/a:{tag}" in out} == changed
+    assert hpc3build("annotate", "--undo", receipt, "--plain-http").status == 0 and fake.tags["a"] == old
 
 
 def test_a_journal_of_other_pairs(fake: FakeRegistry, tmp_path: Path) -> None:

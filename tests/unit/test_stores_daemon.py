@@ -179,3 +179,21 @@ def test_what_is_no_archive(docker: FakeDocker, junk: bytes, monkeypatch: pytest
     monkeypatch.setattr(docker, "get_image", lambda image, chunk_size: iter([junk]))
     with DaemonStore(parse(NAME), docker) as store, pytest.raises(ImageError):
         store.manifest()
+
+
+def test_layers_that_come_in_part_are_asked_for_again(docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thread that reads a layer tells what docker said, not that a layer is missing in what came before."""
+    with DaemonStore(parse(NAME), docker) as store:
+        layer = store.manifest().layers[0]
+        real = docker.get_image
+
+        def cut(image: str, chunk_size: int) -> Iterator[bytes]:
+            yield next(real(image, chunk_size))
+            raise OSError("connection reset")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(docker, "get_image", cut)
+            for _ in range(2):
+                with pytest.raises(StoreError, match="connection reset"):
+                    read_blob(store, layer.digest)
+        assert len(read_blob(store, layer.digest)) == layer.size
