@@ -125,10 +125,9 @@ def add_match(parser: argparse.ArgumentParser) -> None:
 
 def run_match(options: argparse.Namespace) -> int:
     from hpc3build import report, report_match
-    from hpc3build.workflows.match import choose, measured
+    from hpc3build.workflows.match import choose
 
-    how = reading(options)
-    choice = measured(choose((options.reference,), how), options.reference, how)
+    choice = choose((options.reference,), reading(options))
     if options.json:
         sys.stdout.write(report.dumps(report_match.match_json(choice)))
     else:
