@@ -51,12 +51,6 @@ class Candidate:
     size: int | None = None
     read: bool = True
 
-    @property
-    def name(self) -> str:
-        """What an engine takes: NAME@sha256:… of a registry, the full reference of other stores. Raises InputError."""
-        reference = parse(self.reference).at(self.digest)
-        return f"{reference.repository}@{self.digest}" if reference.transport == "docker" else str(reference)
-
 
 @dataclass(frozen=True)
 class Reading:
