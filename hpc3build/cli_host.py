@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hpc3build import options as shared
-from hpc3build.console import add_command
+from hpc3build.console import add_command, tell
 
 if TYPE_CHECKING:
     from hpc3build.host.fingerprint import Fingerprint
@@ -125,10 +125,9 @@ def add_match(parser: argparse.ArgumentParser) -> None:
 
 def run_match(options: argparse.Namespace) -> int:
     from hpc3build import report, report_match
-    from hpc3build.workflows.match import choose, measured
+    from hpc3build.workflows.match import choose
 
-    how = reading(options)
-    choice = measured(choose((options.reference,), how), options.reference, how)
+    choice = choose((options.reference,), reading(options))
     if options.json:
         sys.stdout.write(report.dumps(report_match.match_json(choice)))
     else:
@@ -147,21 +146,29 @@ def add_pick(parser: argparse.ArgumentParser) -> None:
 
 def run_pick(options: argparse.Namespace) -> int:
     from hpc3build import report, report_match
+    from hpc3build.workflows.engine_names import name_picked
     from hpc3build.workflows.match import choose
 
-    choice = choose(tuple(options.reference), reading(options))
+    how = reading(options)
+    choice = choose(tuple(options.reference), how)
     picked = choice.best if choice.runs(allow_unknown=options.allow_unknown) else None
+    name, note = name_picked(picked.candidate, how.runner) if picked is not None else ("", "")
+    for _, error in choice.missing:
+        tell(error)
     if options.explain:
         sys.stderr.write(report_match.explain_text(choice))
     if options.json:
-        sys.stdout.write(report.dumps(report_match.pick_json(choice, picked)))
+        sys.stdout.write(report.dumps(report_match.pick_json(choice, picked, name)))
     elif picked is not None:
-        print(picked.candidate.name)
-    elif not options.quiet:
+        print(name)
+    if picked is not None and note and not options.quiet:
+        print(f"hpc3build: note: {report.plain(note)}", file=sys.stderr)
+    elif picked is None and not options.json and not options.quiet:
         deciding = choice.best.match.deciding
         why = f"{choice.best.match.verdict.value}: {deciding.message}" if deciding else ""
         print(f"hpc3build: no image fits; the nearest: {report.plain(why)}", file=sys.stderr)
-    return 0 if picked is not None else 1
+    # What could not be read might have been the answer, where nothing else is.
+    return 0 if picked is not None else max([1, *(error.exit_code for _, error in choice.missing)])
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
@@ -231,6 +238,7 @@ def run_run(options: argparse.Namespace) -> int:
     from hpc3build import report
     from hpc3build.run import replace
     from hpc3build.workflows import run as workflow
+    from hpc3build.workflows.engine_names import Place
     from hpc3build.workflows.match import choose
 
     how = reading(options)
@@ -245,7 +253,9 @@ def run_run(options: argparse.Namespace) -> int:
         print(f"hpc3build: {report.plain(why)}", file=sys.stderr)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     access = how.access or shared.access(options)
-    plan = workflow.plan(best, options.argv, how.host, access, engine=options.engine, terminal=terminal)
+    cache = shared.cache_folder()
+    place = Place(how.runner, cache / "run" if cache is not None else None)
+    plan = workflow.plan(best, options.argv, how.host, access, place, engine=options.engine, terminal=terminal)
     if options.show:
         print(shlex.join(plan.line))
         return 0

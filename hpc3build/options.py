@@ -121,9 +121,12 @@ def _add_easybuild(parser: argparse.ArgumentParser, *, building: bool) -> None:
 
 
 def _cache(options: argparse.Namespace) -> Path | None:
-    """Where resolved easyconfigs are kept, by the XDG base directory specification; None for ``--no-cache``."""
-    if getattr(options, "no_cache", False):
-        return None
+    """Where resolved easyconfigs are kept; None for ``--no-cache``."""
+    return None if getattr(options, "no_cache", False) else cache_folder()
+
+
+def cache_folder() -> Path | None:
+    """Our folder by the XDG base directory specification; None where the environment names none."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     home = os.environ.get("HOME", "")
     if not given.startswith("/") and not home.startswith("/"):

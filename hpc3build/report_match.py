@@ -90,13 +90,13 @@ def findings_text(findings: tuple[Finding, ...]) -> str:
     return table(("outcome", "rule", "what was found"), rows)
 
 
-def pick_json(choice: Choice, picked: Judged | None) -> dict[str, Any]:
-    """The document of ``pick --json`` (schemas/pick.json), the best candidate first."""
+def pick_json(choice: Choice, picked: Judged | None, name: str) -> dict[str, Any]:
+    """The document of ``pick --json`` (schemas/pick.json), the best candidate first; ``name`` is what was picked."""
     return {
         "picked": None
         if picked is None
         else {
-            "reference": picked.candidate.name,
+            "reference": name,
             "digest": picked.candidate.digest,
             "verdict": picked.match.verdict.value,
         },

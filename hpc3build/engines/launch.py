@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from hpc3build.errors import InputError
 from hpc3build.facts import vocabulary as voc
+from hpc3build.reference import ARCHIVE, DAEMON, DOCKER, OCI, STORAGE, Reference
 
 #: What site hooks of Podman and Sarus ask for (oci-hooks(5), "when.annotations").
 _FOR_HOOKS = (voc.MPI.name, voc.GPU.name, voc.GLIBC.name)
@@ -67,7 +68,7 @@ def _apptainer(launch: Launch, command: str = "apptainer") -> list[str]:
     line += ["--nv"] if "nvidia" in launch.gpus else []
     line += ["--rocm"] if "amd" in launch.gpus else []
     line += ["--no-https"] if launch.insecure else []
-    image = launch.image if launch.image.startswith(("oci:", "oci-archive:")) else f"docker://{launch.image}"
+    image = launch.image if launch.image.startswith(tuple(f"{name}:" for name in (OCI, ARCHIVE, DAEMON))) else f"docker://{launch.image}"
     return [*line, image, *launch.argv]
 
 
@@ -86,13 +87,43 @@ LAUNCHERS: Mapping[str, Callable[[Launch], list[str]]] = MappingProxyType(
 )
 
 
-def line(engine: str, launch: Launch) -> tuple[str, ...]:
-    """The whole command. Raises InputError for an engine that is not known."""
+#: The transports that each takes (containers-transports(5); apptainer's and Sarus's user guides).
+TAKES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "podman": (DOCKER, OCI, ARCHIVE, STORAGE, DAEMON),
+        "docker": (DOCKER, DAEMON),
+        "apptainer": (DOCKER, OCI, ARCHIVE, DAEMON),
+        "singularity": (DOCKER, OCI, ARCHIVE, DAEMON),
+        "sarus": (DOCKER,),
+    }
+)
+_INSTEAD = MappingProxyType(
+    {
+        "docker": "docker-daemon:NAME:TAG",
+        "apptainer": "oci:DIR:TAG",
+        "singularity": "oci:DIR:TAG",
+        "sarus": "docker://HOST/NAME:TAG",
+    }
+)
+
+
+def check_transport(engine: str, reference: Reference) -> None:
+    """Raise InputError for an engine that is not known, or takes no image from there."""
     if engine not in LAUNCHERS:
         raise InputError(f"--engine {engine}: no such engine", hint=f"engines are auto, {', '.join(LAUNCHERS)}")
+    if reference.transport not in TAKES[engine]:
+        raise InputError(
+            f"{reference}: {engine} takes no image of {reference.transport}",
+            hint=f"hpc3build annotate {reference} --to {_INSTEAD[engine]} brings it where {engine} finds it",
+        )
+
+
+def line(engine: str, launch: Launch) -> tuple[str, ...]:
+    """The whole command of an engine of ``LAUNCHERS``."""
     return tuple(LAUNCHERS[engine](launch))
 
 
-def first_installed(installed: Sequence[str]) -> str | None:
-    """The engine that ``auto`` means: the first of ours that the host has."""
-    return next((name for name in LAUNCHERS if name in installed), None)
+def first_installed(installed: Sequence[str], transport: str) -> str | None:
+    """The engine that ``auto`` means: the first of ours that the host has, and that takes the transport if one does."""
+    there = [name for name in LAUNCHERS if name in installed]
+    return next((name for name in there if transport in TAKES[name]), next(iter(there), None))

@@ -16,8 +16,8 @@ from hpc3build.oci import Manifest
 from hpc3build.reference import Reference
 from hpc3build.rewrite import survey
 from hpc3build.rewrite.target import DEFAULT, Target, for_descriptors
-from hpc3build.rewrite.tree import Edit, Fold, Node, Reader, is_absence, touches
-from hpc3build.stores import Store
+from hpc3build.rewrite.tree import Edit, Fold, Node, Reader, touches
+from hpc3build.stores import Store, is_absence
 from hpc3build.stores.referrers import About, names_no_image
 
 Policy = Literal["keep", "move", "refuse", "ignore"]

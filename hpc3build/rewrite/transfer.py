@@ -10,9 +10,8 @@ from hpc3build.reference import DAEMON, Reference
 from hpc3build.rewrite.diff import changes
 from hpc3build.rewrite.plan import Rewrite
 from hpc3build.rewrite.receipt import Entry
-from hpc3build.rewrite.tree import is_absence
 from hpc3build.rewrite.write import Result, keep, notes_of, put_in_list, read_back
-from hpc3build.stores import Store, read_blob
+from hpc3build.stores import Store, is_absence, read_blob
 
 
 def transfer(

@@ -12,7 +12,7 @@ from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonread import EMPTY
 from hpc3build.oci import IMAGE_CONFIGS, INDEXES, MANIFESTS, Descriptor, Manifest, repointing
 from hpc3build.rewrite.target import Target
-from hpc3build.stores import Store, read_blob
+from hpc3build.stores import Store, is_absence, read_blob
 
 #: BuildKit's, on the descriptor of an attestation: the digest of the image that it is about, and what it is.
 REFERENCE_DIGEST = "vnd.docker.reference.digest"
@@ -136,11 +136,6 @@ class Reader:
                 f"its index says {entry.media_type} of {entry.size}"
             )
         return manifest
-
-
-def is_absence(error: StoreError) -> bool:
-    """Whether something is not in a store, other than a registry that does not answer as it should."""
-    return getattr(error, "status", 404) == 404
 
 
 @dataclass

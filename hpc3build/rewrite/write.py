@@ -10,8 +10,7 @@ from hpc3build.reference import Reference
 from hpc3build.rewrite.diff import changes
 from hpc3build.rewrite.plan import Rewrite
 from hpc3build.rewrite.receipt import Entry
-from hpc3build.rewrite.tree import is_absence
-from hpc3build.stores import Store
+from hpc3build.stores import Store, is_absence
 from hpc3build.stores.referrers import Referrers
 
 MOVED = "somebody else wrote it meanwhile; look at it, then do this again"

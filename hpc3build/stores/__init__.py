@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from hpc3build.errors import StoreError
 from hpc3build.oci import Descriptor, Manifest
 from hpc3build.reference import ARCHIVE, DOCKER, OCI, STORAGE, Reference
 from hpc3build.run import Runner
@@ -108,6 +109,11 @@ def open_target(
 
         return NewArchive(reference.name)
     return open_store(reference, runner, access, client, read_back=read_back)
+
+
+def is_absence(error: StoreError) -> bool:
+    """Whether something is not in a store, other than a registry that does not answer as it should."""
+    return getattr(error, "status", 404) == 404
 
 
 def read_blob(store: Store, digest: str) -> bytes:

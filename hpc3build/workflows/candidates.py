@@ -1,7 +1,8 @@
 """Images to choose from, wherever they are named: an index, one image, a repository's tags, a file of records.
 
-An index whose descriptors say what tells images apart costs one request. What lacks that is read further: manifest,
-configuration (labels come before annotations, rule R10), then what was attached to it.
+An index whose descriptors say what tells images apart costs one request to rank. What lacks that is read further:
+manifest, configuration (labels come before annotations, rule R10), then what was attached to it. So is, by ``whole``,
+what a descriptor alone told: it holds the discriminating keys, and other keys decide, too.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc3build.errors import InputError, StoreError
 from hpc3build.facts import vocabulary as voc
@@ -27,6 +28,9 @@ from hpc3build.stores.access import Access
 from hpc3build.stores.referrers import Referrers
 from hpc3build.workflows.names import fitting, tag_pattern
 
+if TYPE_CHECKING:
+    from hpc3build.stores.transport import Client
+
 ATTACHED = "application/vnd.hpc3build.annotations.v0+json"  # as rewrite.attach writes it
 MAX_READ = 64  # images of one index that are looked into, where its descriptors do not say enough
 MAX_DEPTH = 3
@@ -35,32 +39,36 @@ MAX_LINE = 1 << 20
 
 @dataclass(frozen=True)
 class Candidate:
-    """``reference`` as given, ``pairs`` what it says, ``size`` the bytes of its layers (None where not read)."""
+    """``reference`` as given, ``pairs`` what it says, ``size`` the bytes of its layers (None where not read).
+
+    ``read`` is False where an index's descriptor alone told it: the image may say more, and otherwise.
+    """
 
     reference: str
     digest: str
     platform: Mapping[str, str]
     pairs: Mapping[str, str]
     size: int | None = None
-
-    @property
-    def name(self) -> str:
-        """What an engine takes: NAME@sha256:… of a registry, the full reference of other stores. Raises InputError."""
-        reference = parse(self.reference).at(self.digest)
-        return f"{reference.repository}@{self.digest}" if reference.transport == "docker" else str(reference)
+    read: bool = True
 
 
 @dataclass(frozen=True)
 class Reading:
     """How images are read: ``host`` spares what cannot fit its architecture.
 
-    ``whole`` reads each image of an index, also where its descriptor says enough to choose it.
+    ``whole`` reads each image of an index, also where its descriptor says enough to rank it. A ``client`` shares
+    connections and tokens between all that is read.
     """
 
     runner: Runner
     access: Access | None = None
     host: Fingerprint = field(default_factory=Fingerprint)
     whole: bool = False
+    client: Client | None = None
+
+    def open(self, reference: Reference) -> Store:
+        """The store that ``reference`` names. Raises what ``open_store`` raises."""
+        return open_store(reference, self.runner, self.access, self.client)
 
 
 def candidates(text: str, reading: Reading) -> Iterator[Candidate]:
@@ -72,8 +80,19 @@ def candidates(text: str, reading: Reading) -> Iterator[Candidate]:
         yield from _tags(*wild, reading)
         return
     reference = parse(text)
-    with open_store(reference, reading.runner, reading.access) as store:
+    with reading.open(reference) as store:
         yield from _of(store, reference, store.manifest(reference.digest or reference.tag), reading)
+
+
+def whole(candidate: Candidate, reading: Reading) -> Candidate | None:
+    """A candidate that a descriptor told, with what its image says; None for what is no image.
+
+    Raises what reading a store raises.
+    """
+    reference = parse(candidate.reference)
+    with reading.open(reference) as store:
+        manifest = store.manifest(candidate.digest)
+        return _image(store, reference, manifest, candidate.pairs, candidate.platform)
 
 
 def is_records(text: str) -> bool:
@@ -83,7 +102,7 @@ def is_records(text: str) -> bool:
 
 def _tags(repository: str, pattern: str, reading: Reading) -> Iterator[Candidate]:
     reference = parse(repository)
-    with open_store(reference, reading.runner, reading.access) as store:
+    with reading.open(reference) as store:
         for tag in fitting(store, repository, pattern):
             yield from _of(store, reference.with_tag(tag), store.manifest(tag), reading)
 
@@ -105,7 +124,7 @@ def _index(
         platform = child.platform or EMPTY
         if platform.get("os") == "unknown" or child.annotations.get("vnd.docker.reference.type"):
             continue  # BuildKit's attestations
-        known = Candidate(str(reference), child.digest, platform, child.annotations)
+        known = Candidate(str(reference), child.digest, platform, child.annotations, read=False)
         if child.media_type in INDEXES:
             if depth:
                 inner = store.manifest(child.digest)
@@ -124,7 +143,7 @@ def _index(
 
 
 def says_enough(descriptor: Descriptor) -> bool:
-    """Whether nothing more has to be read to judge what this descriptor stands for."""
+    """Whether nothing more has to be read to rank what this descriptor stands for."""
     return all(any(name in descriptor.annotations for name in (key.name, *key.aliases)) for key in DISCRIMINATING)
 
 

@@ -13,9 +13,10 @@ from hpc3build.errors import InputError
 from hpc3build.facts import vocabulary as voc
 from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.match.gpu import VENDORS
-from hpc3build.reference import STORAGE, parse
+from hpc3build.reference import DOCKER, parse
 from hpc3build.run import missing
 from hpc3build.stores.access import Access, is_loopback
+from hpc3build.workflows.engine_names import Place, name_for
 from hpc3build.workflows.match import Judged, host_of
 
 _LOGGED = (voc.CPU_VERSION, voc.GPU, voc.GPU_ARCHITECTURE, voc.CUDA_VERSION, voc.MPI, voc.MPI_ABI, voc.GLIBC)
@@ -35,27 +36,22 @@ def plan(
     argv: Sequence[str],
     host: Fingerprint,
     access: Access,
+    place: Place,
     *,
     engine: str = "auto",
     terminal: bool = False,
 ) -> Plan:
-    """The engine's line for an image that was chosen. Raises InputError, ToolMissing."""
+    """The engine's line for an image that was chosen. Raises InputError, ToolMissing, and what stores raise."""
     candidate = judged.candidate
+    reference = parse(candidate.reference)
     if engine == "auto":
-        found = launch.first_installed([entry.name for entry in host.engines or () if entry.name])
+        installed = [entry.name for entry in host.engines or () if entry.name]
+        found = launch.first_installed(installed, reference.transport)
         if found is None:
             raise missing("podman")
         engine = found
-    reference = parse(candidate.reference)
-    image = candidate.name
-    if reference.is_path:
-        if reference.tag is None:
-            raise InputError(f"{reference}: engines take an image of a layout by its tag", hint="oci:DIR:TAG")
-        image = str(reference)  # engines know no digests there
-    elif reference.transport == STORAGE:
-        image = reference.repository if reference.repository else reference.image_id or ""
-        image += f":{reference.tag}" if reference.tag else ""
-    insecure = reference.transport == "docker" and (
+    image = name_for(engine, candidate, place)
+    insecure = reference.transport == DOCKER and (
         access.plain_http or not access.tls_verify or is_loopback(reference.registry.rpartition(":")[0])
     )
     runtimes = candidate.pairs.get(voc.GPU.name, "none").split(",")

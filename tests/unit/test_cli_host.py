@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,9 @@ def test_pick_of_a_registry_is_what_engines_take(tmp_path: Path) -> None:
         registry.add(tmp_path)
         done = hpc3build("pick", f"docker://{registry.host}/{NAME}:1", *on("zen2-slurm"))
         assert done.out == f"{registry.host}/{NAME}@{images[1].digest}\n"
-        assert registry.seen() == ["GET manifests"]
+        assert registry.seen() == ["GET manifests", "GET manifests", "GET blobs"]
         answered = hpc3build("match", f"{registry.host}/{NAME}:1", *on("zen2-slurm"), "--json")
-        assert document(answered, "match")["candidates"] == 2 and registry.seen() == ["GET manifests"]
+        assert document(answered, "match")["candidates"] == 2
         line = hpc3build("run", f"{registry.host}/{NAME}:1", *on("zen2-slurm"), "--print", "--", "app", "a b")
         assert shlex.split(line.out)[-3:] == [f"{registry.host}/{NAME}@{images[1].digest}", "app", "a b"]
         assert shlex.split(line.out)[:2] == ["podman", "run"] and "--tls-verify=false" in line.out
@@ -179,20 +180,85 @@ def test_run_refuses_a_no(layout: Path, tmp_path: Path) -> None:
             "a100",
             "--device nvidia.com/gpu=all --group-add keep-groups --network host --ipc host --annotation",
         ),
-        ("docker", "a100", "docker run --rm --gpus all --network host --ipc host oci"),
-        ("apptainer", "a100", "apptainer run --nv oci:"),
+        ("docker", "a100", "docker run --rm --gpus all --network host --ipc host 127.0.0.1:"),
+        ("apptainer", "a100", "apptainer run --nv --no-https docker://127.0.0.1:"),
         ("podman", "cray-mi250", "--device /dev/kfd --device /dev/dri --group-add keep-groups"),
-        ("apptainer", "cray-mi250", "apptainer run --rocm oci:"),
-        ("singularity", "zen2-slurm", "singularity run oci:"),
-        ("sarus", "zen2-slurm", "sarus run --mpi oci"),
+        ("apptainer", "cray-mi250", "apptainer run --rocm --no-https docker://127.0.0.1:"),
+        ("singularity", "zen2-slurm", "singularity run --no-https docker://127.0.0.1:"),
+        ("sarus", "zen2-slurm", "sarus run --mpi 127.0.0.1:"),
     ],
 )
 def test_lines(engine: str, host: str, expected: str, tmp_path: Path) -> None:
     pairs = {CPU: "x86_64", GPU: "cuda,rocm", MPI: "openmpi", voc.MPI_MODE.name: "mpi_replace"}
-    make_layout(tmp_path, [{"a": b"1"}], labels=pairs, tag="1")
-    argv = ["run", f"oci:{tmp_path}:1", *on(host), "--engine", engine, "--print", "--force", "-q", "--", "app"]
-    done = hpc3build(*argv)
-    assert done.status == 0 and expected in done.out, done
+    image = make_layout(tmp_path, [{"a": b"1"}], labels=pairs, tag="1")
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        name = f"{registry.host}/{NAME}"
+        argv = ["run", f"{name}:1", *on(host), "--engine", engine, "--print", "--force", "-q", "--", "app"]
+        done = hpc3build(*argv)
+    assert done.status == 0 and expected in done.out and done.out.endswith(f"{name}@{image.digest} app\n"), done
+
+
+def flavours(folder: Path, tag: str = "1") -> tuple[Any, Any]:
+    """An index in a layout whose first entry does not fit zen2-slurm; returns both images."""
+    images = [
+        make_layout(folder, [{target: b"1"}], labels={**PLAIN, CPU: target}, tag=None) for target in ("zen4", "zen2")
+    ]
+    children = [descriptor_of(image, platform={"os": "linux", "architecture": "amd64"}) for image in images]
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": children}
+    make_document(folder, index, tag=tag)
+    return images[0], images[1]
+
+
+@pytest.mark.parametrize("engine", ["podman", "apptainer"])
+def test_of_a_layouts_index_the_image_that_was_picked_is_run(engine: str, tmp_path: Path) -> None:
+    """Engines take the first entry of an index: they get a layout that lists the picked image alone."""
+    _, fits = flavours(tmp_path / "layout")
+    env = {**fake_engine(tmp_path, engine), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    argv = ["run", f"oci:{tmp_path / 'layout'}:1", *on("zen2-slurm"), "--engine", engine]
+    for options in ([], ["--print"], []):  # again, and for whom the line is printed
+        done = hpc3build(*argv, *options, "--log", str(tmp_path / "log"), "--", "app", env=env)
+        name = shlex.split(done.out)[-2]
+        assert name.startswith(f"oci:{tmp_path / 'cache'}/") and done.status == (0 if options else 7)
+        answer = json.loads(hpc3build("inspect", name, "--json").out)
+        assert answer["digest"] == fits.digest
+    assert {json.loads(line)["digest"] for line in (tmp_path / "log").read_text().splitlines()} == {fits.digest}
+    layout = Path(name[4:].partition(":")[0])
+    assert [entry["digest"] for entry in json.loads((layout / "index.json").read_text())["manifests"]] == [fits.digest]
+    by_digest = hpc3build("run", f"oci:{tmp_path / 'layout'}@{fits.digest}", *argv[2:], "--print", "--", "app", env=env)
+    assert shlex.split(by_digest.out)[-2] == name
+
+
+def test_what_engines_would_choose_themselves_is_refused(tmp_path: Path) -> None:
+    _, fits = flavours(tmp_path / "layout")
+    with tarfile.open(tmp_path / "image.tar", "w") as tar:
+        for path in sorted((tmp_path / "layout").rglob("*")):
+            tar.add(path, path.relative_to(tmp_path / "layout"), recursive=False)
+    argv = ["run", f"oci-archive:{tmp_path / 'image.tar'}:1", *on("zen2-slurm"), "--engine", "podman", "--print"]
+    told = assert_one_message(hpc3build(*argv, "--", "app"), 2)
+    assert "would take another one of that index" in told
+    assert f"annotate oci-archive:{tmp_path / 'image.tar'}@{fits.digest} --to" in told
+
+
+def test_pick_prints_what_podman_takes(layout: Path, tmp_path: Path) -> None:
+    done = hpc3build("pick", f"oci:{layout}:run", *on("zen2-slurm"))
+    assert (done.out, done.err) == (f"oci:{layout}:run\n", "")
+    _, fits = flavours(tmp_path / "flavours")
+    done = hpc3build("pick", f"oci:{tmp_path / 'flavours'}:1", *on("zen2-slurm"))
+    assert done.out == f"oci:{tmp_path / 'flavours'}@{fits.digest}\n" and done.status == 0
+    assert "engines take an image of a layout by its tag" in done.err and "hpc3build run starts it" in done.err
+    found = hpc3build("pick", f"oci:{layout}:run", *on("zen2-slurm"), "--json")
+    assert document(found, "pick")["picked"]["reference"] == f"oci:{layout}:run"
+
+
+@pytest.mark.parametrize(
+    ("engine", "instead"),
+    [("docker", "docker-daemon:NAME:TAG"), ("sarus", "docker://HOST/NAME:TAG")],
+)
+def test_engines_that_cannot_take_it(engine: str, instead: str, layout: Path) -> None:
+    done = hpc3build("run", f"oci:{layout}:run", *on("zen2-slurm"), "--engine", engine, "--print", "--", "app")
+    told = assert_one_message(done, 2)
+    assert f"{engine} takes no image of oci" in told and f"--to {instead}" in told
 
 
 def test_run_needs_an_engine_that_is_known(layout: Path) -> None:

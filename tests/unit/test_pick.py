@@ -20,7 +20,7 @@ from hpc3build.stores.layout import Layout
 from hpc3build.workflows.annotate import Wish, annotate
 from hpc3build.workflows.candidates import ATTACHED, Reading
 from hpc3build.workflows.fingerprint import recorded
-from hpc3build.workflows.match import Choice, choose, measured
+from hpc3build.workflows.match import Choice, choose
 from tests.fake_registry import NAME, FakeRegistry
 from tests.images import descriptor_of, make_document, make_index, make_layout
 
@@ -98,11 +98,6 @@ def test_lammps_matrix(name: str, architecture: str) -> None:
     assert len(wrong) in (8, 10) and {judged.match.verdict for judged in wrong} == {Verdict.NO}
 
 
-def test_a_name_that_engines_take(tmp_path: Path) -> None:
-    choice = choice_of(tmp_path, [PLAIN], "zen2-slurm")
-    assert choice.best.candidate.name == "registry.example/hpc/app@sha256:" + "0" * 64
-
-
 # What is read of a registry
 
 
@@ -125,14 +120,63 @@ def read(registry: FakeRegistry, name: str = "zen2-slurm") -> Choice:
     return choose((f"{registry.host}/{NAME}:1",), Reading(run, host=host(name)))
 
 
-def test_an_annotated_index_costs_one_request(tmp_path: Path) -> None:
+def test_of_an_annotated_index_the_best_image_alone_is_read(tmp_path: Path) -> None:
     flavours(tmp_path, [PLAIN, {**PLAIN, CPU: "zen2"}, {**PLAIN, CPU: "zen4"}])
     with FakeRegistry() as registry:
         registry.add(tmp_path)
         choice = read(registry)
-        assert [request.kind for request in registry.requests] == ["GET manifests"]
-        assert registry.requests[0].path.endswith("/manifests/1")
+        assert registry.seen() == ["GET manifests", "GET manifests", "GET blobs"]
     assert len(choice.ranked) == 3 and choice.best.candidate.pairs[CPU] == "zen2"
+    assert [judged.candidate.read for judged in choice.ranked] == [True, False, False]
+
+
+KERNEL, MODULES, PMI = voc.KERNEL_VERSION.name, voc.KERNEL_MODULES.name, voc.PMI.name
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [{KERNEL: "99.1.0"}, {MODULES: "nvidia_uvm"}, {CPU: "zen4"}, {MPI: "openmpi", voc.GLIBC.name: "2.36"}],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("name", ["zen2-slurm", "a100", "cray-mi250", "little-known"])
+def test_an_index_says_of_an_image_what_the_image_says(name: str, labels: dict[str, str], tmp_path: Path) -> None:
+    """What no descriptor holds decides all the same: kernel, modules, MPI's mode; and labels win (R10)."""
+    flavours(tmp_path, [PLAIN], [{**PLAIN, **labels}])
+    index = parse(f"oci:{tmp_path}:1")
+    reading = Reading(run, host=host(name))
+    by_index = choose((str(index),), reading).best
+    by_image = choose((f"oci:{tmp_path}@{by_index.candidate.digest}",), reading).best
+    assert by_index.match == by_image.match
+
+
+def test_what_sinks_gives_way_to_the_next(tmp_path: Path) -> None:
+    told = [{**PLAIN, CPU: "zen2"}, {**PLAIN, CPU: "x86_64_v3"}, PLAIN]
+    flavours(tmp_path, told, [{**told[0], KERNEL: "99.1"}, {**told[1], KERNEL: "99.1"}, told[2]])
+    choice = choose((f"oci:{tmp_path}:1",), Reading(run, host=host("zen2-slurm")))
+    assert choice.best.candidate.pairs[CPU] == "x86_64" and choice.best.match.verdict is Verdict.RUN
+    assert [judged.match.verdict for judged in choice.ranked[1:]] == [Verdict.NO, Verdict.NO]
+
+
+def test_an_image_that_the_index_lists_and_nobody_has(tmp_path: Path) -> None:
+    flavours(tmp_path, [{**PLAIN, CPU: "zen2"}, PLAIN])
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        best = read(registry).best.candidate.digest
+        del registry.manifests[NAME][best]
+        choice = read(registry)
+    assert choice.best.candidate.pairs[CPU] == "x86_64"
+    deciding = choice.ranked[1].match.deciding
+    assert deciding is not None and "it is not there" in deciding.message
+
+
+def test_descriptors_that_all_promise_too_much(tmp_path: Path) -> None:
+    """What is read is bounded, and a promise alone is never the answer."""
+    flavours(tmp_path, [{**PLAIN, CPU: "zen2"}] * 80, [{**PLAIN, CPU: "zen5", "n": str(n)} for n in range(80)])
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        choice = read(registry)
+        assert len(registry.requests) == 1 + 2 * 64
+    assert choice.best.match.verdict is Verdict.NO and choice.best.candidate.read
 
 
 def test_a_no_says_what_was_not_downloaded(tmp_path: Path) -> None:
@@ -140,9 +184,8 @@ def test_a_no_says_what_was_not_downloaded(tmp_path: Path) -> None:
     with FakeRegistry() as registry:
         registry.add(tmp_path)
         reading = Reading(run, host=host("zen2-slurm"))
-        name = f"{registry.host}/{NAME}:1"
-        choice = measured(choose((name,), reading), name, reading)
-        assert registry.seen() == ["GET manifests"] * 2
+        choice = choose((f"{registry.host}/{NAME}:1",), reading)
+        assert registry.seen() == ["GET manifests", "GET manifests", "GET blobs"]
     assert choice.best.match.verdict is Verdict.NO and choice.bytes_not_downloaded > 0
 
 

@@ -1,0 +1,117 @@
+"""What an engine is told, so that it starts the image that was chosen and no other.
+
+Engines take an image of a registry by its digest. Of a layout or an archive they take a tag, and of an index behind it
+their own choice (podman: the first entry of the architecture); so does podman's own store for names of indexes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc3build.engines.launch import check_transport
+from hpc3build.errors import InputError
+from hpc3build.oci import Manifest
+from hpc3build.reference import ARCHIVE, DAEMON, DOCKER, OCI, STORAGE, Reference, parse
+from hpc3build.run import Runner
+from hpc3build.stores import Store, open_store
+from hpc3build.workflows.candidates import Candidate
+
+
+@dataclass(frozen=True)
+class Place:
+    """``runner`` reaches podman's own store; ``side`` is where layouts of one image are put, None for nowhere."""
+
+    runner: Runner
+    side: Path | None = None
+
+
+def name_for(engine: str, candidate: Candidate, place: Place) -> str:
+    """What ``engine`` takes. Raises InputError where it can take that image by no name, and what stores raise."""
+    reference = parse(candidate.reference)
+    check_transport(engine, reference)
+    if reference.transport == DOCKER:
+        return _in_registry(reference, candidate)
+    if reference.transport == DAEMON:  # holds no index
+        text = str(reference)
+        return text.removeprefix(f"{DAEMON}:") if engine == "docker" else text
+    with open_store(reference, place.runner) as store:
+        if reference.transport == STORAGE:
+            return _in_podman(reference, candidate, store)
+        if _is_tagged(reference, candidate, store):
+            return str(_by_tag(reference))
+        if reference.transport == OCI and place.side is not None:
+            return _alone(reference, store.manifest(candidate.digest), place.side)
+    raise _by_no_name(reference, candidate)
+
+
+def name_picked(candidate: Candidate, runner: Runner) -> tuple[str, str]:
+    """What podman takes, and a note where there is no such name: then it is the full reference, for our own commands.
+
+    Nothing is written. Raises what stores raise.
+    """
+    try:
+        return name_for("podman", candidate, Place(runner)), ""
+    except InputError as error:
+        name = str(parse(candidate.reference).at(candidate.digest))
+        return name, f"{error.message}; hpc3build run starts it, or: {error.hint}"
+
+
+def _in_registry(reference: Reference, candidate: Candidate) -> str:
+    return f"{reference.repository}@{reference.at(candidate.digest).digest}"
+
+
+def _is_tagged(reference: Reference, candidate: Candidate, store: Store) -> bool:
+    """Whether the tag alone leads to the image."""
+    return reference.tag is not None and store.manifest(reference.tag).digest == candidate.digest
+
+
+def _by_tag(reference: Reference) -> Reference:
+    return reference.with_tag(reference.tag) if reference.tag else reference
+
+
+def _in_podman(reference: Reference, candidate: Candidate, store: Store) -> str:
+    if reference.storage:
+        raise InputError(
+            f"{reference}: podman looks into its own store, not into [{reference.storage}]",
+            hint=f"hpc3build annotate {reference} --to containers-storage:NAME",
+        )
+    if reference.image_id:
+        return reference.image_id
+    if _is_tagged(reference, candidate, store):
+        return f"{reference.repository}:{reference.tag}"
+    image: Manifest = store.manifest(candidate.digest)
+    return image.config.digest.partition(":")[2]  # the image ID, which no other image has
+
+
+def _alone(reference: Reference, image: Manifest, side: Path) -> str:
+    """A layout that lists this image alone; its blobs are the other layout's, so nothing is copied.
+
+    The tag holds the digest, because podman names what it takes from a layout by the tag alone.
+    """
+    from hpc3build.stores.files import told
+    from hpc3build.stores.layout import Layout
+
+    blobs = (Path(reference.name) / "blobs").resolve()
+    folder = side / hashlib.sha256(f"{blobs}\0{image.digest}".encode()).hexdigest()[:32]
+    if ":" in str(folder):  # where engines would see the end of the path
+        raise InputError(f"{folder}: engines take no layout in a path with a colon", hint="set XDG_CACHE_HOME")
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (folder / "blobs").symlink_to(blobs)
+    tag = f"image-{image.digest.partition(':')[2]}"
+    Layout.create(folder).put_manifest(image, tag)
+    return f"{OCI}:{folder}:{tag}"
+
+
+def _by_no_name(reference: Reference, candidate: Candidate) -> InputError:
+    there = reference.at(candidate.digest)
+    what = "an archive" if reference.transport == ARCHIVE else "a layout"
+    return InputError(
+        f"{there}: engines take an image of {what} by its tag, and would take another one of that index",
+        hint=f"hpc3build annotate {there} --to containers-storage:NAME:TAG brings it out for podman, "
+        "--to oci:DIR:TAG for others",
+    )
