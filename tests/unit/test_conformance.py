@@ -195,6 +195,18 @@ def test_one_wrong_answer_breaks_one_rule(tmp_path: Path, rule: str, argv: Any, 
     assert all(finding.hint for finding in findings if finding.outcome is Outcome.FAILS)
 
 
+def test_output_that_was_lost_once_is_asked_for_again(tmp_path: Path) -> None:
+    lost: list[str] = []
+
+    def does(argv: Sequence[str], how: How) -> Completed | None:
+        if tuple(argv) == ("cat",) and not lost:
+            lost.append("once")
+            return Completed((), 0, "", "")
+        return None
+
+    assert failing(live(Container(does), tmp_path)) == set() and lost
+
+
 def test_a_greeting_is_no_answer(tmp_path: Path) -> None:
     def does(argv: Sequence[str], how: How) -> Completed | None:
         return Completed((), 0, f"Welcome!\n{argv[1]}\n", "") if argv[:1] == ["echo"] or argv[:1] == ("echo",) else None
