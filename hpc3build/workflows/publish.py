@@ -100,7 +100,8 @@ def publish(
     if target.transport == OCI and isinstance(store, Layout):
         layout = Layout.create(target.name)
         old = store.manifest("built")
-        for replaced in (old.config.digest, old.digest):
+        # An engine may give an image of ours out of its cache, of which nothing is replaced.
+        for replaced in {old.config.digest, old.digest} - {manifest.config.digest, manifest.digest}:
             store.blob_path(replaced).unlink(missing_ok=True)
         layout.absorb(store)
         _put(layout, done, target)

@@ -1,0 +1,33 @@
+"""From what the engine exported to the layout that was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpc3build import rewrite
+from hpc3build.reference import parse
+from hpc3build.run import run
+from hpc3build.stores import read_blob
+from hpc3build.stores.layout import Layout
+from hpc3build.workflows.publish import publish
+from tests.images import make_layout
+
+PAIRS = {"org.example.a": "1"}
+
+
+@pytest.mark.parametrize("said", [{}, PAIRS], ids=["rewritten", "as the engine had it"])
+def test_the_layout_is_whole(said: dict[str, str], tmp_path: Path) -> None:
+    """Also where the engine gave an image of ours out of its cache: nothing of it is replaced, nothing goes."""
+    made = make_layout(tmp_path / "engine", [{"a": b"1"}], annotations=said, labels=said, tag="built")
+    with Layout(tmp_path / "engine") as store:
+        plan = rewrite.plan(store, parse(f"oci:{tmp_path}/engine:built"), annotations=PAIRS, labels=PAIRS)
+        digest = publish(store, plan, parse(f"oci:{tmp_path}/out:1"), run)
+    with Layout(tmp_path / "out") as out:
+        manifest = out.manifest("1")
+        assert manifest.digest == digest and (digest == made.digest) == bool(said)
+        for descriptor in (manifest.config, *manifest.layers):
+            assert len(read_blob(out, descriptor.digest)) == descriptor.size
+    left = {path.name for path in (tmp_path / "out" / "blobs" / "sha256").iterdir()}
+    assert left == {one.digest[7:] for one in (manifest.config, *manifest.layers)} | {digest[7:]}
