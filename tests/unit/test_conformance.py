@@ -207,11 +207,12 @@ def test_output_that_was_lost_once_is_asked_for_again(tmp_path: Path) -> None:
     assert failing(live(Container(does), tmp_path)) == set() and lost
 
 
-def test_a_greeting_is_no_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("said", "rules"), [("Welcome!\n{}\n", set()), ("{}\nBye!\n", {"read-only", "any-home"})])
+def test_a_greeting_before_the_answer_is_the_fault_of_quiet_alone(tmp_path: Path, said: str, rules: set[str]) -> None:
     def does(argv: Sequence[str], how: How) -> Completed | None:
-        return Completed((), 0, f"Welcome!\n{argv[1]}\n", "") if argv[:1] == ["echo"] or argv[:1] == ("echo",) else None
+        return Completed((), 0, said.format(argv[1]), "") if tuple(argv[:1]) == ("echo",) else None
 
-    assert failing(live(Container(does), tmp_path)) == {"read-only", "any-home"}
+    assert failing(live(Container(does), tmp_path)) == rules
 
 
 def test_what_hpc3_loses_by_its_definition_degrades(tmp_path: Path) -> None:
