@@ -299,7 +299,7 @@ class _Receipt:
             self.write()
 
     def add(self, outcome: Any) -> None:
-        if outcome.result is not None and outcome.result.undo is not None:
+        if self._path is not None and outcome.result is not None and outcome.result.undo is not None:
             self._entries.append(outcome.result.undo)
 
     def write(self) -> None:

@@ -27,7 +27,7 @@ LEASE = "6"
 
 def writer(name: str, pair: str) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-m", "hpc3build", "annotate", name, "-q", "--coordinate", "--lease", LEASE, "-a", pair]
-    return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def asked(host: str, path: str) -> Any:
@@ -53,7 +53,8 @@ def test_killed_writers_lose_nothing(registry: str, tmp_path: Path, rounds: int)
     name = f"{registry}/app:1"
     push(tmp_path / "layout", make_layout(tmp_path / "layout", [{"a": b"1"}], tag="1"), name)
     rng = random.Random(4)
-    expected: set[str] = set()
+    expected: set[str] = set()  # their intents were there
+    ended: set[str] = set()
     for number in range(rounds):
         writers = {f"w{one}.r{number}": writer(name, f"w{one}.r{number}=1") for one in range(4)}
         killed = rng.sample(sorted(writers), 2)
@@ -63,12 +64,15 @@ def test_killed_writers_lose_nothing(registry: str, tmp_path: Path, rounds: int)
             writers[key].wait()
         expected |= posted(registry)
         for key, process in writers.items():
-            code = process.wait(120)
-            assert code == 0 or key in killed
-            if code == 0:
-                expected.add(key)
-        assert set(json.loads(fetched(name))["annotations"]) >= {key for key in expected if key not in killed}
+            said = process.communicate(timeout=120)[1].decode()
+            # On a busy machine a request may take longer than a sixth of so short a lease: told, and left to others.
+            assert process.returncode in (0, 4) or key in killed, said
+            assert "Traceback" not in said and (process.returncode != 4 or "no answer" in said or "time" in said), said
+            if process.returncode == 0:
+                ended.add(key)
+        assert set(json.loads(fetched(name))["annotations"]) >= ended
     last = writer(name, "last=1")  # hears who was killed when all others had gone
-    assert last.wait(120) == 0
-    assert set(json.loads(fetched(name))["annotations"]) >= expected | {"last"}
+    said = last.communicate(timeout=120)[1].decode()
+    assert last.returncode == 0, said
+    assert set(json.loads(fetched(name))["annotations"]) >= expected | ended | {"last"}
     assert posted(registry) == set()

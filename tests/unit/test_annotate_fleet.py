@@ -241,6 +241,33 @@ def test_one_list_and_little_memory(fake: FakeRegistry, tmp_path: Path) -> None:
     assert sum(path.startswith("/v2/a/manifests/") for path in seen[:place]) >= 80
 
 
+PEAK = """
+import sys
+from hpc3build.cli import main
+assert main(sys.argv[1:]) == 0
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(peak, file=sys.stderr)
+"""
+
+
+def test_nothing_is_kept_of_what_is_done(fake: FakeRegistry, tmp_path: Path) -> None:
+    """A manifest kept for each image would be 4 MB of 1,000."""
+    peaks = []
+    for name, count in (("few", 100), ("many", 100), ("many", 1000)):
+        fill(
+            fake,
+            tmp_path / "layout",
+            {f"{name}{count}/{n}": [f"t{tag}" for tag in range(count // 10)] for n in range(10)},
+        )
+        argv = ["annotate", "-q", "-a", "k=v", "--referrers", "ignore", f"docker://{fake.host}/{name}{count}/*"]
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, *argv, "--journal", str(tmp_path / f"{name}{count}")],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        peaks.append(int(done.stderr.split()[-1]))
+    assert peaks[2] - min(peaks[:2]) < 2048  # kB
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
