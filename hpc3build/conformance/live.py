@@ -224,7 +224,7 @@ class _Run:
         if lacking := self._lacking(PID_NAMESPACE, ENTRY_POINT):
             return self._not_applicable(rule, user, lacking)
         done = self.start(user, ["readlink", "/proc/self"], How())
-        if done.stdout.strip() == "1":
+        if done.stdout.strip().rpartition("\n")[2] == "1":
             return self._kept(rule, user)
         return rule.fault(
             Remark(f"the command is process {done.stdout.strip() or '?'}, not the first"), self._where(user)

@@ -101,7 +101,7 @@ BROKEN: dict[str, tuple[Layer | None, dict[str, Any], set[str]]] = {
     "signals are lost": (*wrapper('. /etc/profile; "$@"; exit $?'), {"signals"}),
     "the entry point sets no environment": (
         *wrapper('export PATH=/usr/bin:/bin; exec "$@"'),
-        {"arguments"},
+        {"arguments", "smoke"},
     ),
     "the environment is nowhere but in the entry point": (
         None,
