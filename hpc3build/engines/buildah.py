@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, PID_NAMESPACE, READ_ONLY, How
+from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, PID_NAMESPACE, READ_ONLY, How, own_name
 from hpc3build.errors import ToolError, ToolMissing
 from hpc3build.reference import STORAGE, is_digest
 from hpc3build.run import Completed, Runner
@@ -89,8 +89,9 @@ class Buildah:
         """See Launcher. Raises ToolError for what buildah cannot express: an entry point, a read-only root, groups."""
         if how.entrypoint or how.read_only or how.groups:
             raise ToolError(f"buildah run lacks {' and '.join(sorted(self.lacks))}: cannot run {shlex.join(argv)}")
-        container = self._run(["buildah", "from", "--pull-never", image]).stdout.strip()
+        container = own_name()
         try:
+            self._run(["buildah", "from", "--pull-never", "--name", container, image])
             options = ["--user", how.user] if how.user else []
             options += shared_options(how)
             options += ["--workingdir", how.folder] if how.folder else []
