@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hpc3build.engines import DEFAULT, How, own_name
-from hpc3build.engines.buildah import FAILED_BUILD
+from hpc3build.engines.buildah import build_failure
 from hpc3build.errors import StoreError, ToolError, ToolMissing
 from hpc3build.oci import OCI_LAYER, Descriptor
 from hpc3build.reference import DAEMON, Reference, is_digest, parse
@@ -55,7 +55,7 @@ class Docker:
             try:
                 self._run([*argv, str(context)], stream=True)
             except ToolError as error:
-                raise ToolError(error.message, hint=FAILED_BUILD) from error
+                raise build_failure(error) from error
             return id_file.read_text().strip().removeprefix("sha256:")
 
     def export(self, image: str, layout: Path, tag: str) -> None:
