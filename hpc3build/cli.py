@@ -336,6 +336,10 @@ def _check(options: argparse.Namespace) -> int:
         sys.stdout.write(report.dumps(report_check.as_json(checked)))
     else:
         sys.stdout.write(report_check.as_text(checked))
+    if checked.not_run:
+        sys.stdout.flush()
+        told = "; ".join(one.message.removeprefix("n/a: ") for one in checked.not_run)
+        raise ToolError(f"--run: the image was not tried: {told}", hint="docs/troubleshooting.md")
     return 0 if report_check.verdict(checked.findings) == "CONFORMS" else 1
 
 

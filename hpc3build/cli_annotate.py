@@ -321,6 +321,8 @@ def _undo(options: argparse.Namespace) -> int:
     if options.reference or options.pairs or options.remove or options.source or options.batch or options.to:
         raise InputError("--undo RECEIPT puts back what the receipt says, and takes no REF or KEY")
     entries = read(read_text(Path(options.undo), MAX_BYTES, "a receipt").encode(), options.undo)
+    if not entries and not options.quiet:
+        print(f"hpc3build: {visible(options.undo)}: nothing was written, so there is nothing to undo", file=sys.stderr)
     access = shared.access(options)
     printer = _Printer(options, lambda: len(entries))
     for entry in reversed(entries):  # a tag that was written twice goes back step by step

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hpc3build.conformance.files import wanted
-from hpc3build.conformance.live import live, prove
+from hpc3build.conformance.live import live, prove, starts_nothing
 from hpc3build.conformance.rule import Image, Level, Rule, Severity
 from hpc3build.conformance.rules import BY_ID, RULES
 from hpc3build.findings import Finding, Outcome
 
 __all__ = [
-    "BY_ID", "RULES", "Image", "Level", "Rule", "Severity", "live", "prove", "proven", "static", "wanted",
+    "BY_ID", "RULES", "Image", "Level", "Rule", "Severity", "live", "prove", "proven", "starts_nothing", "static",
+    "wanted",
 ]  # fmt: skip
 
 

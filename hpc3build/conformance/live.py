@@ -86,7 +86,7 @@ def live(launcher: Launcher, name: str, image: Image, smoke: Sequence[str] = ())
         with launcher.prepared(name) as prepared:
             yield from _live(_Run(launcher, prepared, image), smoke)
     except ToolError as error:
-        yield _starts_nothing(launcher, error.message)
+        yield starts_nothing(launcher, error.message)
 
 
 #: What io.github.hpc3build.conformance claims rests on these: a fifth of all cells.
@@ -100,17 +100,18 @@ def prove(launcher: Launcher, name: str, image: Image) -> Iterator[Finding]:
             run = _Run(launcher, prepared, image)
             started = launcher.run(prepared, ["true"], How(user="0:0", entrypoint=False, timeout=SECONDS))
             if started.returncode in ENGINE_FAILED:
-                yield _starts_nothing(launcher, started.stderr)
+                yield starts_nothing(launcher, started.stderr)
                 return
             asked = [way for way in ways(application_path(image)) if way.rule.id in _PROOF]
             cells = [_cell(run, way, user) for user in (NOBODY, UNKNOWN) for way in asked]
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 yield from pool.map(lambda cell: cell(), cells)
     except ToolError as error:
-        yield _starts_nothing(launcher, error.message)
+        yield starts_nothing(launcher, error.message)
 
 
-def _starts_nothing(launcher: Launcher, why: str) -> Finding:
+def starts_nothing(launcher: Launcher, why: str) -> Finding:
+    """The one finding about an engine that starts nothing here: it says nothing of the image."""
     last = why.strip().splitlines()[-1] if why.strip() else "no output"
     remark = Remark(
         f"n/a: {launcher.name} starts nothing here: {last}", outcome=Outcome.UNKNOWN,
@@ -122,7 +123,7 @@ def _starts_nothing(launcher: Launcher, why: str) -> Finding:
 def _live(run: _Run, smoke: Sequence[str]) -> Iterator[Finding]:
     started = run.launcher.run(run.name, ["true"], How(user="0:0", entrypoint=False, timeout=SECONDS))
     if started.returncode in ENGINE_FAILED:
-        yield _starts_nothing(run.launcher, started.stderr)
+        yield starts_nothing(run.launcher, started.stderr)
         return
     cells: list[Callable[[], Finding]] = []
     for user in USERS:

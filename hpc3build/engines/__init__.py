@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -42,6 +43,11 @@ GROUPS = "supplementary groups"
 MOUNTS = "mounts on folders that the image lacks"
 PID_NAMESPACE = "a PID namespace"
 FOLDER = "a working folder of the job's"
+
+
+def own_name() -> str:
+    """A name for a container: one that was given before it was made can be removed, however that ended."""
+    return f"hpc3build-{uuid.uuid4().hex}"
 
 
 class Launcher(Protocol):

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, PID_NAMESPACE, READ_ONLY, How
+from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, PID_NAMESPACE, READ_ONLY, How, own_name
 from hpc3build.errors import ToolError, ToolMissing
 from hpc3build.reference import STORAGE, is_digest
 from hpc3build.run import Completed, Runner
 
 FAILED_BUILD = "nothing was published; the layers built so far stay cached, so that a mended recipe goes on from there"
+
+
+NO_BASE = "nothing was published; --base names another one: podman images lists those that are here already"
+#: What buildah and podman, and docker, say of a FROM that they cannot get: the reason.
+_BASE = re.compile(
+    r"creating build container: (?P<reason>.+)|failed to resolve source metadata for (?P<docker>.+)", re.MULTILINE
+)
+#: Where the store is, and how a working container is removed from it.
+_STORES = {
+    "buildah": ("{{.store.GraphRoot}}", ("buildah", "rm")),
+    "podman": ("{{.Store.GraphRoot}}", ("podman", "rm", "--force")),
+}
+
+
+def build_failure(error: ToolError) -> ToolError:
+    """A failed build in words: a base image that cannot be had is not the recipe's fault."""
+    if found := _BASE.search(error.message):
+        return ToolError(f"the base image cannot be had: {found['reason'] or found['docker']}", hint=NO_BASE)
+    return ToolError(error.message, hint=FAILED_BUILD)
 
 
 def build_with(
@@ -36,15 +56,33 @@ def build_with(
         ]
         if no_cache:
             argv.append("--no-cache")
-        for name, path in sorted(secrets.items()):
+        mark = Path(folder) / "mark"
+        mark.touch()
+        for name, path in sorted({**secrets, "hpc3build-mark": mark}.items()):
             argv += ["--secret", f"id={name},src={path}"]
         try:
             runner([*argv, str(context)], stream=True)
         except ToolMissing:
             raise
-        except ToolError as error:
-            raise ToolError(error.message, hint=FAILED_BUILD) from error
+        except BaseException as error:
+            _remove_working_containers(command[0], runner, mark)
+            if isinstance(error, ToolError):
+                raise build_failure(error) from error
+            raise
         return id_file.read_text().strip().removeprefix("sha256:")
+
+
+def _remove_working_containers(tool: str, runner: Runner, mark: Path) -> None:
+    """Those of one build: buildah notes a build's secrets, of which ``mark`` is one, beside each of its containers.
+
+    What is ended by a signal leaves them for all its steps, in spite of --force-rm, and with them all their layers.
+    """
+    question, remove = _STORES[tool]
+    root = Path(runner([tool, "info", "--format", question], check=False).stdout.strip() or "/nonexistent")
+    for note in sorted(root.glob("*-containers/*/userdata/buildah.json")):
+        with suppress(OSError):  # another build's, gone by now
+            if str(mark) in note.read_text(errors="replace"):
+                runner([*remove, note.parent.parent.name], check=False)
 
 
 def shared_options(how: How) -> list[str]:
@@ -89,8 +127,9 @@ class Buildah:
         """See Launcher. Raises ToolError for what buildah cannot express: an entry point, a read-only root, groups."""
         if how.entrypoint or how.read_only or how.groups:
             raise ToolError(f"buildah run lacks {' and '.join(sorted(self.lacks))}: cannot run {shlex.join(argv)}")
-        container = self._run(["buildah", "from", "--pull-never", image]).stdout.strip()
+        container = own_name()
         try:
+            self._run(["buildah", "from", "--pull-never", "--name", container, image])
             options = ["--user", how.user] if how.user else []
             options += shared_options(how)
             options += ["--workingdir", how.folder] if how.folder else []

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, MOUNTS, PID_NAMESPACE, How
+from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, MOUNTS, PID_NAMESPACE, How, own_name
 from hpc3build.errors import ToolError
 from hpc3build.reference import STORAGE
 from hpc3build.run import Completed, Runner
@@ -29,14 +29,15 @@ class Charliecloud:
         with TemporaryDirectory(prefix="hpc3build-ch-") as folder:
             root = Path(folder) / "root"
             root.mkdir()
-            container = self._run(["podman", "create", "--pull=never", image]).stdout.strip()
+            container = own_name()
             try:
+                self._run(["podman", "create", "--pull=never", "--name", container, image])
                 archive = Path(folder) / "image.tar"
                 self._run(["podman", "export", "--output", str(archive), container])
                 lines = "{{range .Config.Env}}{{println .}}{{end}}"
                 env = self._run(["podman", "inspect", "--format", lines, container])
             finally:
-                self._run(["podman", "rm", "--force", container], check=False)
+                self._run(["podman", "rm", "--force", "--ignore", container], check=False)
             # As an unprivileged user unpacks it: the namespace has only one owner, and device nodes are its own.
             self._run(["tar", "-x", "-f", str(archive), "-C", str(root), "--no-same-owner", "--exclude=dev/*"])
             archive.unlink()

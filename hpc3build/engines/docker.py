@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hpc3build.engines import DEFAULT, How
-from hpc3build.engines.buildah import FAILED_BUILD
+from hpc3build.engines import DEFAULT, How, own_name
+from hpc3build.engines.buildah import build_failure
 from hpc3build.errors import StoreError, ToolError, ToolMissing
 from hpc3build.oci import OCI_LAYER, Descriptor
 from hpc3build.reference import DAEMON, Reference, is_digest, parse
@@ -55,7 +55,7 @@ class Docker:
             try:
                 self._run([*argv, str(context)], stream=True)
             except ToolError as error:
-                raise ToolError(error.message, hint=FAILED_BUILD) from error
+                raise build_failure(error) from error
             return id_file.read_text().strip().removeprefix("sha256:")
 
     def export(self, image: str, layout: Path, tag: str) -> None:
@@ -94,23 +94,26 @@ class Docker:
 
         with self._client() as client, docker_told(image):
             options = {"network_mode": "host"} if _lacks_bridge(client) else {}
+            name = own_name()
             try:
-                container = client.containers.create(image, list(argv), **_options(how), **options)
-            except NotFound:
-                raise
-            except APIError as error:  # no command at all, say
-                return _not_started(argv, error)
-            try:
-                with _given(container, how.stdin):
-                    container.start()
-                status = int(container.wait(timeout=how.timeout)["StatusCode"])
-                out, err = container.logs(stderr=False), container.logs(stdout=False)
-            except APIError as error:
-                return _not_started(argv, error)
-            except OSError as error:  # what requests raises where no answer comes in time
-                raise ToolError(f"{argv[0]} did not finish within {how.timeout:g} s in {image}") from error
+                try:
+                    container = client.containers.create(image, list(argv), name=name, **_options(how), **options)
+                except NotFound:
+                    raise
+                except APIError as error:  # no command at all, say
+                    return _not_started(argv, error)
+                try:
+                    with _given(container, how.stdin):
+                        container.start()
+                    status = int(container.wait(timeout=how.timeout)["StatusCode"])
+                    out, err = container.logs(stderr=False), container.logs(stdout=False)
+                except APIError as error:
+                    return _not_started(argv, error)
+                except OSError as error:  # what requests raises where no answer comes in time
+                    raise ToolError(f"{argv[0]} did not finish within {how.timeout:g} s in {image}") from error
             finally:
-                container.remove(force=True)
+                with suppress(NotFound):  # it was never made
+                    client.api.remove_container(name, force=True)
         return Completed(tuple(argv), status, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
     def remove(self, image: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from hpc3build.engines import DEFAULT, How
+from hpc3build.engines import DEFAULT, How, own_name
 from hpc3build.engines.buildah import build_with, shared_options, told_digest
 from hpc3build.reference import STORAGE
 from hpc3build.run import Completed, Runner
@@ -38,7 +38,8 @@ class Podman:
         return nullcontext(image)
 
     def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
-        options = ["--rm", "--pull=never"]
+        container = own_name()
+        options = ["--rm", "--pull=never", "--name", container]
         options += ["--user", how.user] if how.user else []
         options += [f"--group-add={group}" for group in how.groups]
         options += ["--read-only"] if how.read_only else []
@@ -46,4 +47,14 @@ class Podman:
         options += ["--interactive"] if how.stdin is not None else []
         options += shared_options(how)
         options += ["--workdir", how.folder] if how.folder else []
-        return self._run(["podman", "run", *options, image, *argv], check=False, timeout=how.timeout, input=how.stdin)
+        command = ["podman", "run", *options, image, *argv]
+        status = None
+        try:
+            done = self._run(command, check=False, timeout=how.timeout, input=how.stdin)
+            status = done.returncode
+        finally:
+            # Where podman itself is ended, by Ctrl-C or at the time limit, its --rm may not come to pass. It then exits
+            # with 1, as programs do.
+            if status != 0:
+                self._run(["podman", "rm", "--force", "--ignore", "--time=0", container], check=False)
+        return done

@@ -14,9 +14,10 @@ from tempfile import TemporaryDirectory
 
 from hpc3build import conformance, rewrite
 from hpc3build.engines import launcher
+from hpc3build.errors import StoreError, ToolError
 from hpc3build.evidence.layers import read_layers
 from hpc3build.evidence.sections import read_section_names
-from hpc3build.findings import Finding
+from hpc3build.findings import Finding, Outcome
 from hpc3build.oci import Manifest
 from hpc3build.reference import DAEMON, DOCKER, Reference, parse
 from hpc3build.run import Runner
@@ -37,6 +38,11 @@ class Checked:
     findings: tuple[Finding, ...]
     bytes_not_downloaded: int
 
+    @property
+    def not_run(self) -> tuple[Finding, ...]:
+        """The engines that were asked for and started nothing."""
+        return tuple(one for one in self.findings if one.rule == "engine" and one.outcome is Outcome.UNKNOWN)
+
 
 def check(
     reference: Reference,
@@ -50,7 +56,7 @@ def check(
     """Static findings, then those of each engine named. Without ``layers`` only manifest and configuration are read.
 
     ``smoke`` is a command that proves the application; it is run, too.
-    Raises InputError for an unknown engine.
+    An engine that starts nothing is a finding, too. Raises InputError for an unknown engine.
     """
     with open_store(reference, runner, access) as store:
         image = read_image(store, reference, layers=layers)
@@ -58,10 +64,13 @@ def check(
     launchers = [launcher(name, runner, image.config) for name in engines]
     findings = list(conformance.static(image))
     for place in sorted({one.store for one in launchers}):
-        with _runnable(reference, manifest, place, runner, access or Access()) as name:
-            for one in launchers:
-                if one.store == place:
+        asked = [one for one in launchers if one.store == place]
+        try:
+            with _runnable(reference, manifest, place, runner, access or Access()) as name:
+                for one in asked:
                     findings += conformance.live(one, name, image, smoke)
+        except (ToolError, StoreError) as error:  # no daemon, say: what was found without it is kept
+            findings += [conformance.starts_nothing(one, error.message) for one in asked]
     left = 0 if layers or launchers else sum(layer.size for layer in manifest.layers)
     return Checked(reference, manifest.digest, tuple(findings), left)
 

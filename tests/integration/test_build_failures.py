@@ -110,7 +110,9 @@ def test_a_base_that_does_not_exist(recipe: Path, old: Path) -> None:
     start = time.monotonic()
     done = fails(recipe, "localhost/hpc3build-test-absent/debian:12", old)
     assert time.monotonic() - start < 20
-    assert "localhost/hpc3build-test-absent/debian:12" in done.stderr[done.stderr.rindex("hpc3build: error:") :]
+    message = done.stderr[done.stderr.rindex("hpc3build: error:") :]
+    assert "the base image cannot be had" in message and "localhost/hpc3build-test-absent/debian:12" in message
+    assert len(message.splitlines()) == 2 and "--base" in message.splitlines()[1]
 
 
 def test_a_base_that_nobody_knows(recipe: Path, old: Path) -> None:
@@ -364,6 +366,7 @@ def test_ended_while_building(how: str, recipe: Path, base: str, old: Path, scra
     else:
         assert process.returncode == 128 + number and left_in(scratch) == [], "secrets lie about"
         assert "hpc3build: interrupted" in stderr
+        assert containers() == working, "buildah removes none when it is ended by a signal"
     again = hpc3build("build", RECIPE, "--base", base, "--engine", "buildah", "-t", f"oci:{old}:1.0")
     assert digest_in(old, "1.0") == again.stdout.split()[-1]
 

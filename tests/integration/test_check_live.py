@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,7 @@ import pytest
 from hpc3build.containerfile import ENTRYPOINTS
 from tests.images import File, Layer
 from tests.integration.docker_daemon import daemon
-from tests.integration.support import Built, hpc3build, images, missing
+from tests.integration.support import ROOT, Built, hpc3build, images, missing, sh
 from tests.variants import variant
 
 pytestmark = pytest.mark.engine
@@ -147,3 +152,25 @@ def test_an_engine_that_starts_nothing_says_nothing_of_the_image(
     status, findings = check(variant(mpi_hello.layout, tmp_path / "l", layer=layer), "--run", "podman")
     assert status == 1 and images() == before
     assert "FAILS" in {one["outcome"] for one in findings if one["rule"] == "login-shell"}
+
+
+def test_an_interrupted_check_leaves_no_container(base: str, leftover_containers: None) -> None:
+    before = images()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hpc3build", "check", f"containers-storage:{base}", "--run", "podman"],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )
+    ours = ("podman", "ps", "--all", "--quiet", "--filter", "name=^hpc3build-[0-9a-f]{32}$")
+    deadline = time.monotonic() + 60
+    while len(sh(*ours).stdout.split()) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None, "it ended before several containers were there"
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err, err
+    assert images() == before

@@ -127,3 +127,12 @@ def test_an_altered_receipt_is_refused_or_means_the_same(
         return
     for entry in entries:
         assert entry.before is None or entry.manifests[-1].digest == entry.before
+
+
+def test_an_empty_receipt_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a run leaves it that was ended before anything was written."""
+    (tmp_path / "r.json").write_text('{"receipt": 1, "entries": []}')
+    assert main(["annotate", "--undo", str(tmp_path / "r.json")]) == 0
+    assert "r.json: nothing was written, so there is nothing to undo" in capsys.readouterr().err
+    assert main(["annotate", "-q", "--undo", str(tmp_path / "r.json")]) == 0
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,50 @@
+"""Engines behind a runner in this process: no container stays, however its run ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from hpc3build.engines import How, Launcher
+from hpc3build.engines.buildah import Buildah
+from hpc3build.engines.charliecloud import Charliecloud
+from hpc3build.engines.podman import Podman
+from hpc3build.errors import ToolError
+from hpc3build.run import Completed
+
+
+class Engines:
+    """Containers by name, as podman and buildah keep them; ``ends`` is how the command that makes one ends."""
+
+    def __init__(self, ends: BaseException | int) -> None:
+        self.containers: set[str] = set()
+        self.made = 0
+        self._ends = ends
+
+    def __call__(self, argv: Sequence[str], *, check: bool = True, **_: Any) -> Completed:
+        if argv[1] in ("run", "create", "from") and "--name" in argv:
+            self.containers.add(argv[list(argv).index("--name") + 1])
+            self.made += 1
+            if isinstance(self._ends, BaseException):
+                raise self._ends
+            if "--rm" in argv and self._ends == 0:
+                self.containers.clear()
+            if check and self._ends:
+                raise ToolError("ended")
+            return Completed(tuple(argv), self._ends, "", "")
+        if argv[1] == "rm":
+            self.containers.discard(argv[-1])
+        return Completed(tuple(argv), 0, "", "")
+
+
+@pytest.mark.parametrize("ends", [0, 1, 3, 125, -2, KeyboardInterrupt(), ToolError("did not finish within 120 s")])
+@pytest.mark.parametrize("make", [Podman, Buildah, Charliecloud])
+def test_no_container_stays(make: Callable[[Any], Launcher], ends: BaseException | int) -> None:
+    engines = Engines(ends)
+    launcher = make(engines)
+    with suppress(KeyboardInterrupt, ToolError, FileNotFoundError), launcher.prepared("image") as prepared:
+        launcher.run(prepared, ["true"], How(entrypoint=False))
+    assert engines.made == 1 and engines.containers == set()
