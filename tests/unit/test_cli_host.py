@@ -95,6 +95,34 @@ def test_pick_of_a_registry_is_what_engines_take(tmp_path: Path) -> None:
 
 def test_fingerprint(tmp_path: Path) -> None:
     done = hpc3build("fingerprint", "--fast", "--json")
+def test_a_registry_tells_its_tags_where_one_is_missing(tmp_path: Path) -> None:
+    for number in range(12):
+        make_layout(tmp_path, [{str(number): b"1"}], labels=PLAIN, tag=f"1.{number}")
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        name = f"{registry.host}/{NAME}"
+        registry.put(NAME, f"sha256-{'0' * 64}.sig", *reversed(registry.manifests[NAME][registry.tags[NAME]["1.0"]]))
+        for command in (["match"], ["inspect"], ["facts"], ["annotate", "-a", f"{GPU}=none"], ["index", "annotate"]):
+            told = assert_one_message(hpc3build(*command, f"{name}:1.77"), 4)
+            assert "hint: tags there: 1.7, " in told and "and 4 more" in told and ".sig" not in told
+        assert "typing error" in hpc3build("match", f"{name}@sha256:{'0' * 64}").err
+        told = assert_one_message(hpc3build("match", f"{registry.host}/nope/x:1"), 4)
+        assert "typing error" in told
+        told = assert_one_message(hpc3build("pick", f"{registry.host}/nope/x:*"), 4)
+        assert f"{registry.host}/nope/x:*: " in told and "latest" not in told
+
+
+def test_pick_goes_on_without_what_is_missing(layout: Path) -> None:
+    gone = f"oci:{layout}:gone"
+    done = hpc3build("pick", gone, f"oci:{layout}:run", *on("zen2-slurm"))
+    assert (done.status, done.out) == (0, f"oci:{layout}:run\n")
+    assert f"{gone}: no such tag" in done.err
+    done = hpc3build("pick", gone, f"oci:{layout}:no", *on("zen2-slurm"))
+    assert (done.status, done.out) == (4, "") and "no image fits" in done.err and "no such tag" in done.err
+    assert "no such tag" in hpc3build("pick", gone, f"oci:{layout}:other", *on("zen2-slurm")).err
+    assert "no such tag" in assert_one_message(hpc3build("pick", gone, *on("zen2-slurm")), 4)
+
+
     assert document(done, "fingerprint")["schema"] == 1
     assert hpc3build("fingerprint", "--fast", "-o", tmp_path / "host.json").out == ""
     again = hpc3build("match", "oci:nowhere", "--host", tmp_path / "host.json")
