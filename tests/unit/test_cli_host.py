@@ -61,6 +61,8 @@ def test_match(tag: str, options: list[str], status: int, verdict: str, layout: 
     assert (found["bytes_not_downloaded"] > 0) == (verdict == "NO")
     told = hpc3build("match", f"oci:{layout}:{tag}", *on("zen2-slurm"), *options)
     assert told.status == status and told.out.startswith(verdict)
+    if verdict == "RUN":
+        assert told.out == "RUN: built for x86_64, which this zen2 host runs; needs no GPU; uses no MPI\n"
     if verdict == "NO":
         assert "lacks avx512" in told.out and "were not downloaded" in told.out
 
@@ -128,6 +130,10 @@ def test_pick_goes_on_without_what_is_missing(layout: Path) -> None:
     again = hpc3build("match", "oci:nowhere", "--host", tmp_path / "host.json")
     assert "nowhere" in assert_one_message(again, 4)
     told = hpc3build("fingerprint", "--from-probe", HOSTS / "a100.probe")
+    with (HOSTS / "a100.probe").open("rb") as probe:
+        piped = hpc3build("fingerprint", "--from-probe", "-", stdin=probe)
+    assert piped == told
+    assert "standard input" in assert_one_message(hpc3build("fingerprint", "--from-probe", "-"), 2)
     assert "cpu.target" in told.out and "sm_80" in told.out
     assert hpc3build("fingerprint", "--script").out.startswith("#!/bin/sh\n")
     (tmp_path / "nfd").mkdir()
