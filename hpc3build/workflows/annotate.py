@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 #: How often what a moved tag names is read and annotated anew.
 TRIES = 5
 MAX_FACTS = 4 << 20
+_OWN = tuple(name for name in voc.BY_NAME if name.startswith(voc.PREFIXES))
 #: They look at config.Labels, never at a manifest's annotations.
 LABEL_READERS = "Sarus, Apptainer and Shifter"
 
@@ -78,11 +79,16 @@ class Wish:
 
 
 def parse_pairs(texts: Iterable[str]) -> dict[str, str]:
-    """The pairs of several ``-a``. Raises InputError, also for two values of one key."""
+    """The pairs of several ``-a``, which people type: a CPU target must be one that archspec knows.
+
+    Raises InputError, also for two values of one key.
+    """
     pairs: dict[str, str] = {}
     for key, value in map(parse_pair, texts):
         if pairs.setdefault(key, value) != value:
             raise InputError(f"-a {key}: given twice, as {pairs[key]!r} and {value!r}")
+        if voc.BY_NAME.get(key) is voc.CPU_VERSION:
+            _check_target(key, value)
     return pairs
 
 
@@ -104,10 +110,22 @@ def check_key(key: str) -> None:
     """Raise InputError for keys that are never written (rule N6)."""
     if key.startswith(voc.FORBIDDEN_PREFIXES):
         raise InputError(f"{key}: privileged runtimes act on this key, so hpc3build never writes it")
-    if key.startswith(voc.PREFIXES) and key not in voc.BY_NAME:
-        near = difflib.get_close_matches(key, voc.BY_NAME, n=1, cutoff=0.93)
-        if near:
-            raise InputError(f"{key} is not a key of the vocabulary", hint=f"did you mean {near[0]}?")
+    if key in voc.BY_NAME:
+        return
+    # Of keys that are not ours a near one is a typing error only where it is nearly one of ours.
+    near = difflib.get_close_matches(key.lower(), _OWN, n=1, cutoff=0.93)
+    if near or key.lower() in voc.BY_NAME:
+        meant = key.lower() if key.lower() in voc.BY_NAME else near[0]
+        raise InputError(f"{key} is not a key of the vocabulary", hint=f"did you mean {meant}?")
+
+
+def _check_target(key: str, value: str) -> None:
+    from hpc3build.facts import cpu
+
+    try:
+        cpu.known(value)
+    except InputError as error:
+        raise InputError(f"-a {key}: {error.message}", hint=error.hint) from error
 
 
 def prepare(wish: Wish, runner: Runner) -> Wish:

@@ -17,10 +17,12 @@ import pytest
 from hpc3build import __version__
 from hpc3build.cli import main
 from hpc3build.containerfile import CMD, ENTRYPOINTS
+from hpc3build.errors import InputError
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.oci import Manifest
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
+from hpc3build.workflows.annotate import parse_pairs
 from tests.commands import ROOT, assert_one_message, hpc3build
 from tests.images import File, make_index, make_layout
 
@@ -302,6 +304,40 @@ def test_a_full_disk_and_a_closed_pipe(tmp_path: Path) -> None:
         assert done.returncode != 0 and "Traceback" not in done.stderr and "error" in done.stderr, redirection
     done = subprocess.run(["/bin/bash", "-c", f"{command} | true"], capture_output=True, text=True, cwd=ROOT)
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("org.supercontainer.gpu=none", "org.supercontainers.gpu"),
+        ("ORG.supercontainers.gpu=none", "org.supercontainers.gpu"),
+        ("org.supercontainers.GPU=none", "org.supercontainers.gpu"),
+        ("org.opencontainers.image.Title=x", "org.opencontainers.image.title"),
+        ("org.supercontainers.hardware.cpu.optimized.version=zen99", "zen"),
+        ("io.archspec.cpu.target=x86_64_v9", "x86_64_v"),
+    ],
+)
+def test_what_is_nearly_a_key_or_a_target(text: str, meant: str) -> None:
+    with pytest.raises(InputError) as raised:
+        parse_pairs([text])
+    assert f"did you mean {meant}" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gpu=none",
+        "com.example.gpu=none",
+        "org.opencontainers.image.ref.name=x",
+        "org.opencontainers.image.vendor=x",
+        "org.supercontainers.site=x",
+        "org.supercontainers.hardware.cpu.optimized.version=zen3",
+        "MAINTAINER=me",
+    ],
+)
+def test_keys_of_others_are_theirs(text: str) -> None:
+    key, _, value = text.partition("=")
+    assert parse_pairs([text]) == {key: value}
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
