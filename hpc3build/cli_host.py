@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hpc3build import options as shared
-from hpc3build.console import add_command, tell
+from hpc3build.console import add_command, add_everywhere, tell
 
 if TYPE_CHECKING:
     from hpc3build.host.fingerprint import Fingerprint
@@ -190,8 +190,7 @@ def add_index(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--dry-run", action="store_true", help="show the index, write nothing")
         action.add_argument("--json", action="store_true", help="print the index")
         # Said behind the action as well as before it; a default here would undo what stood before.
-        action.add_argument("-q", "--quiet", action="store_true", default=argparse.SUPPRESS)
-        action.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
+        add_everywhere(action, default=argparse.SUPPRESS)
         shared.add_registry(action)
 
 

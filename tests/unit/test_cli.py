@@ -340,6 +340,26 @@ def test_keys_of_others_are_theirs(text: str) -> None:
     assert parse_pairs([text]) == {key: value}
 
 
+@pytest.mark.parametrize("before", [["-q"], ["-v"], ["--debug"], ["-q", "--debug"], ["--quiet", "-v"], ["-qv"]])
+def test_everywhere_is_before_the_command_too(before: list[str], tmp_path: Path) -> None:
+    make_layout(tmp_path, [{}], tag="1")
+    reference = f"oci:{tmp_path}:1"
+    assert hpc3build(*before, "annotate", reference, "-a", "k=v", "--dry-run") == hpc3build(
+        "annotate", *before, reference, "-a", "k=v", "--dry-run"
+    )
+    done = hpc3build(*before, "index", "create", f"oci:{tmp_path}:i", reference, "--first-as-default")
+    assert done.status == 0, done
+    again = hpc3build("index", "create", f"oci:{tmp_path}:i", reference, "--first-as-default", *before)
+    assert again == done
+
+
+def test_everywhere_without_a_command() -> None:
+    assert hpc3build("-q").status == 2
+    assert "invalid choice: 'nope'" in hpc3build("-q", "nope").err
+    assert hpc3build("-q", "--version").out == f"hpc3build {__version__}\n"
+    assert "Traceback" in hpc3build("--debug", "inspect", "oci:nope").err
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = hpc3build("inspect", "oci:nope", "--debug", cwd=tmp_path)
     assert "Traceback" in done.err and done.status != 0

@@ -95,8 +95,6 @@ def test_pick_of_a_registry_is_what_engines_take(tmp_path: Path) -> None:
         assert shlex.split(line.out)[:2] == ["podman", "run"] and "--tls-verify=false" in line.out
 
 
-def test_fingerprint(tmp_path: Path) -> None:
-    done = hpc3build("fingerprint", "--fast", "--json")
 def test_a_registry_tells_its_tags_where_one_is_missing(tmp_path: Path) -> None:
     for number in range(12):
         make_layout(tmp_path, [{str(number): b"1"}], labels=PLAIN, tag=f"1.{number}")
@@ -125,6 +123,8 @@ def test_pick_goes_on_without_what_is_missing(layout: Path) -> None:
     assert "no such tag" in assert_one_message(hpc3build("pick", gone, *on("zen2-slurm")), 4)
 
 
+def test_fingerprint(tmp_path: Path) -> None:
+    done = hpc3build("fingerprint", "--fast", "--json")
     assert document(done, "fingerprint")["schema"] == 1
     assert hpc3build("fingerprint", "--fast", "-o", tmp_path / "host.json").out == ""
     again = hpc3build("match", "oci:nowhere", "--host", tmp_path / "host.json")
