@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,11 @@ import jsonschema
 import pytest
 
 from hpc3build.facts import vocabulary as voc
+from hpc3build.reference import parse
+from hpc3build.run import run
+from hpc3build.stores import open_store
+from hpc3build.workflows.candidates import Candidate
+from hpc3build.workflows.engine_names import Place, name_for
 from tests.commands import ROOT, Done, assert_one_message, hpc3build
 from tests.fake_registry import NAME, FakeRegistry
 from tests.images import descriptor_of, make_document, make_layout
@@ -259,6 +266,7 @@ def test_of_a_layouts_index_the_image_that_was_picked_is_run(engine: str, tmp_pa
     assert {json.loads(line)["digest"] for line in (tmp_path / "log").read_text().splitlines()} == {fits.digest}
     layout = Path(name[4:].partition(":")[0])
     assert [entry["digest"] for entry in json.loads((layout / "index.json").read_text())["manifests"]] == [fits.digest]
+    assert list((tmp_path / "cache/hpc3build/run").iterdir()) == [layout]
     by_digest = hpc3build("run", f"oci:{tmp_path / 'layout'}@{fits.digest}", *argv[2:], "--print", "--", "app", env=env)
     assert shlex.split(by_digest.out)[-2] == name
 
@@ -272,6 +280,32 @@ def test_what_engines_would_choose_themselves_is_refused(tmp_path: Path) -> None
     told = assert_one_message(hpc3build(*argv, "--", "app"), 2)
     assert "would take another one of that index" in told
     assert f"annotate oci-archive:{tmp_path / 'image.tar'}@{fits.digest} --to" in told
+
+
+def test_tasks_that_start_at_once_share_a_whole_layout(tmp_path: Path) -> None:
+    _, fits = flavours(tmp_path / "layout")
+    candidate = Candidate(f"oci:{tmp_path / 'layout'}:1", fits.digest, {}, {})
+    place = Place(run, tmp_path / "side")
+    start = threading.Barrier(8)
+
+    def task(_: int) -> tuple[str, str]:
+        start.wait()
+        name = name_for("podman", candidate, place)
+        with open_store(parse(name), run) as store:
+            return name, store.manifest(parse(name).tag).digest
+
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(task, range(8)))
+    assert {digest for _, digest in found} == {fits.digest} and len(found) == 1
+    assert len(list((tmp_path / "side").iterdir())) == 1
+
+
+def test_a_record_of_a_layout_elsewhere_is_picked(tmp_path: Path) -> None:
+    digest = "sha256:" + "1" * 64
+    entry = {"reference": "oci:/no/such/layout:1", "digest": digest, "annotations": PLAIN, "platform": {"os": "linux"}}
+    (tmp_path / "records").write_text(json.dumps(entry) + "\n")
+    done = hpc3build("pick", tmp_path / "records", *on("zen2-slurm"), "--allow-unknown")
+    assert (done.status, done.out) == (0, f"oci:/no/such/layout@{digest}\n") and "is not an OCI layout" in done.err
 
 
 def test_pick_prints_what_podman_takes(layout: Path, tmp_path: Path) -> None:
