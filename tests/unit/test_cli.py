@@ -22,7 +22,7 @@ from hpc3build.imageconfig import ImageConfig
 from hpc3build.oci import Manifest
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
-from hpc3build.workflows.annotate import parse_pairs
+from hpc3build.workflows.given_pairs import parse_pairs
 from tests.commands import ROOT, assert_one_message, hpc3build
 from tests.images import File, make_index, make_layout
 
