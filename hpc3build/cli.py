@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from hpc3build import __version__, cli_annotate, cli_ci, cli_host
 from hpc3build import options as shared
-from hpc3build.console import Command, Parser, visible
+from hpc3build.console import Command, Parser, add_everywhere, behind_command, visible
 from hpc3build.console import add_command as _command
 from hpc3build.console import tell as _tell
 from hpc3build.errors import Hpc3BuildError, InputError, ToolError
@@ -22,7 +22,7 @@ from hpc3build.errors import Hpc3BuildError, InputError, ToolError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code (docs/cli.md) and never lets an error of ours become a traceback."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = behind_command(sys.argv[1:] if argv is None else argv)
     parser = _parser(arguments[0] if arguments else "")
     # What stands behind run's -- is another program's; argparse would give it to the positional before the options.
     own = arguments.index("--") if arguments[:1] == ["run"] and "--" in arguments else len(arguments)
@@ -73,13 +73,11 @@ def _terminate(number: int, frame: object) -> NoReturn:
 def _parser(only: str = "") -> argparse.ArgumentParser:
     """The parser; with the options of the command ``only`` alone where that is one."""
     common = Parser(add_help=False)
-    group = common.add_argument_group("everywhere")
-    group.add_argument("-q", "--quiet", action="store_true", help="say nothing but results and errors")
-    group.add_argument("-v", "--verbose", action="store_true", help="say more")
-    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_everywhere(common.add_argument_group("everywhere"))
     parser = Parser(prog="hpc3build", description="HPC container images that describe themselves.")
     parser.add_argument("--version", action="version", version=f"hpc3build {__version__}")
-    parser.set_defaults(command=None, debug=False)
+    add_everywhere(parser)
+    parser.set_defaults(command=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     adders: dict[str, Callable[[Any, argparse.ArgumentParser], None]] = {
         "render": _add_render,

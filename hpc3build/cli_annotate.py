@@ -162,7 +162,8 @@ def _names(options: argparse.Namespace, texts: tuple[str, ...], access: Any, jou
 
 def _wish(options: argparse.Namespace) -> Any:
     from hpc3build.rewrite import Platform, Target
-    from hpc3build.workflows.annotate import Wish, parse_pairs
+    from hpc3build.workflows.annotate import Wish
+    from hpc3build.workflows.given_pairs import parse_pairs
 
     wish = Wish(
         pairs=parse_pairs(options.pairs),

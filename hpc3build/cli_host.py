@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hpc3build import options as shared
-from hpc3build.console import add_command, tell
+from hpc3build.console import add_command, add_everywhere, tell
 
 if TYPE_CHECKING:
     from hpc3build.host.fingerprint import Fingerprint
@@ -39,7 +39,7 @@ def add_fingerprint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--fast", action="store_true", help="files only, no commands")
     parser.add_argument("--script", action="store_true", help="print a POSIX shell script that collects the same")
-    parser.add_argument("--from-probe", metavar="FILE", help="interpret what that script printed")
+    parser.add_argument("--from-probe", metavar="FILE", help="interpret what that script printed; - is standard input")
     parser.add_argument(
         "--injects",
         metavar="LIBRARY",
@@ -59,10 +59,11 @@ def run_fingerprint(options: argparse.Namespace) -> int:
         sys.stdout.write(script())
         return 0
     from hpc3build import report, report_match
+    from hpc3build.host.probe import MAX_BYTES
     from hpc3build.workflows import fingerprint as workflow
 
     if options.from_probe:
-        host = workflow.from_probe(options.from_probe)
+        host = workflow.from_probe(options.from_probe, shared.text_of(options.from_probe, MAX_BYTES, "a probe"))
     else:
         machine, user = _machine()
         runner: Runner | None = None if options.fast else run
@@ -189,8 +190,7 @@ def add_index(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--dry-run", action="store_true", help="show the index, write nothing")
         action.add_argument("--json", action="store_true", help="print the index")
         # Said behind the action as well as before it; a default here would undo what stood before.
-        action.add_argument("-q", "--quiet", action="store_true", default=argparse.SUPPRESS)
-        action.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
+        add_everywhere(action, default=argparse.SUPPRESS)
         shared.add_registry(action)
 
 

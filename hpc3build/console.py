@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from hpc3build.errors import Hpc3BuildError, InputError
 
 Command = Callable[[argparse.Namespace], int]
+_EVERYWHERE = re.compile(r"-[qv]+|--quiet|--verbose|--debug")
 
 #: How other tools spell what ours do, for those whose fingers know them.
 THEIRS = {
@@ -33,6 +34,19 @@ class Parser(argparse.ArgumentParser):
         self.print_usage(sys.stderr)
         hints = [f"hint: {option}: {hint}\n" for option, hint in THEIRS.items() if f" {option}" in message]
         self.exit(InputError.exit_code, f"hpc3build: error: {visible(message)}\n{''.join(hints)}")
+
+
+def add_everywhere(parser: Any, **default: Any) -> None:
+    """The options that every command takes, wherever they stand; ``default`` SUPPRESS leaves what stood before."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but results and errors", **default)
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more", **default)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error", **default)
+
+
+def behind_command(arguments: Sequence[str]) -> list[str]:
+    """``-q COMMAND …`` as ``COMMAND -q …``: a command's own defaults would undo what stood before it."""
+    first = next((place for place, word in enumerate(arguments) if not _EVERYWHERE.fullmatch(word)), None)
+    return [*arguments[first : first + 1], *arguments[:first], *arguments[first + 1 :]] if first else list(arguments)
 
 
 def add_command(

@@ -125,6 +125,21 @@ def _cache(options: argparse.Namespace) -> Path | None:
     return None if getattr(options, "no_cache", False) else cache_folder()
 
 
+def text_of(path: str, limit: int, what: str) -> str:
+    """The text of a file that a person gave, ``-`` for standard input. Raises InputError."""
+    from hpc3build.yamlread import read_text
+
+    if path != "-":
+        return read_text(Path(path), limit, what)
+    content = sys.stdin.buffer.read(limit + 1)
+    if len(content) > limit:
+        raise InputError(f"standard input: larger than {limit >> 10} KiB", hint=f"expected {what}")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError("standard input: not UTF-8 text", hint=f"expected {what}") from error
+
+
 def cache_folder() -> Path | None:
     """Our folder by the XDG base directory specification; None where the environment names none."""
     given = os.environ.get("XDG_CACHE_HOME", "")

@@ -68,10 +68,12 @@ def match_json(choice: Choice) -> dict[str, Any]:
 
 
 def match_text(choice: Choice, *, verbose: bool) -> str:
-    """The verdict with what decided; every finding when it is not RUN, or when asked."""
+    """The verdict with what decided, of a RUN what each rule says first; all findings when it is not RUN, or asked."""
     best = choice.best
     verdict, deciding = best.match.verdict.value, best.match.deciding
     why = f": {deciding.message}" if deciding and deciding.outcome is not Outcome.OK else ""
+    if verdict == "RUN":
+        why = ": " + "; ".join(finding.message for judged in best.match.judged for finding in judged.findings[:1])
     text = plain(f"{verdict}{why}") + "\n"
     if len(choice.ranked) > 1:
         text += plain(f"of {len(choice.ranked)} images the best is {best.candidate.digest}") + "\n"

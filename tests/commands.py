@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,7 +24,10 @@ class Done:
 
 
 def hpc3build(
-    *arguments: str | bytes | Path, cwd: Path | None = None, env: Mapping[str, str | None] | None = None
+    *arguments: str | bytes | Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str | None] | None = None,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
 ) -> Done:
     """``hpc3build ARGUMENTS``; ``env`` changes variables, None takes one away."""
     changed = {**os.environ, "PYTHONUTF8": "1", **(env or {})}
@@ -31,7 +35,7 @@ def hpc3build(
         [sys.executable, "-m", "hpc3build", *map(os.fsencode, arguments)],
         cwd=cwd,
         env={name: value for name, value in changed.items() if value is not None},
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         capture_output=True,
         timeout=120,
         check=False,

@@ -17,7 +17,7 @@ from hpc3build.reference import Reference
 from hpc3build.rewrite import survey
 from hpc3build.rewrite.target import DEFAULT, Target, for_descriptors
 from hpc3build.rewrite.tree import Edit, Fold, Node, Reader, touches
-from hpc3build.stores import Store, is_absence
+from hpc3build.stores import Store, is_absence, named
 from hpc3build.stores.referrers import About, names_no_image
 
 Policy = Literal["keep", "move", "refuse", "ignore"]
@@ -120,7 +120,7 @@ def plan(
 
 def read(store: Store, reference: Reference, expect_digest: str | None) -> Manifest:
     """What the reference names, checked against the digest that the user expects (TagMoved)."""
-    old = store.manifest(reference.digest or reference.tag)
+    old = named(store, reference)
     if expect_digest is not None and old.digest != expect_digest:
         raise TagMoved(f"{reference} is {old.digest}, not {expect_digest}", hint="look at it, then name its new digest")
     return old

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +17,8 @@ from hpc3build.stores.access import Access
 
 if TYPE_CHECKING:
     from hpc3build.stores.transport import Client
+
+_SHOWN = 8
 
 
 class Store(Protocol):
@@ -109,6 +113,34 @@ def open_target(
 
         return NewArchive(reference.name)
     return open_store(reference, runner, access, client, read_back=read_back)
+
+
+def named(store: Store, reference: Reference) -> Manifest:
+    """The manifest that a person's reference names; where a registry lacks its tag, the hint lists those that it has.
+
+    Raises what ``Store.manifest`` raises.
+    """
+    try:
+        return store.manifest(reference.digest or reference.tag)
+    except StoreError as error:
+        if getattr(error, "status", 0) != 404 or reference.digest is not None or reference.tag is None:
+            raise
+        with contextlib.suppress(StoreError):  # no such repository, or one that may not be listed
+            error.hint = f"tags there: {_listed(store.tags(), reference.tag)}"
+        raise
+
+
+def _listed(tags: Sequence[str], wanted: str) -> str:
+    """The nearest first, some of many; what names no image of its own is left out."""
+    import difflib
+
+    from hpc3build.stores.referrers import names_no_image
+
+    there = [tag for tag in tags if not names_no_image(tag)]
+    near = difflib.get_close_matches(wanted, there, n=_SHOWN)
+    shown = list(dict.fromkeys((*near, *there)))[:_SHOWN]
+    more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
+    return ", ".join(shown) + more if there else "none"
 
 
 def is_absence(error: StoreError) -> bool:

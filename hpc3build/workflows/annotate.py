@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from hpc3build.reference import DAEMON, DOCKER, STORAGE, Reference, is_digest
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store, open_target
 from hpc3build.stores.access import Access
+from hpc3build.workflows.given_pairs import parse_pair
 
 if TYPE_CHECKING:
     from hpc3build.stores.transport import Client
@@ -75,39 +75,6 @@ class Wish:
             raise InputError("--attach leaves the image as it is: it cannot go with --to and --backup-tag")
         if self.attach and (self.labels or self.remove):
             raise InputError("--attach leaves the image as it is: it cannot go with --labels and --remove")
-
-
-def parse_pairs(texts: Iterable[str]) -> dict[str, str]:
-    """The pairs of several ``-a``. Raises InputError, also for two values of one key."""
-    pairs: dict[str, str] = {}
-    for key, value in map(parse_pair, texts):
-        if pairs.setdefault(key, value) != value:
-            raise InputError(f"-a {key}: given twice, as {pairs[key]!r} and {value!r}")
-    return pairs
-
-
-def parse_pair(text: str) -> tuple[str, str]:
-    """``KEY=VALUE``, checked against the vocabulary where the key is of it. Raises InputError."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"-a {text}: expected KEY=VALUE")
-    check_key(key)
-    if (known := voc.BY_NAME.get(key)) is not None and known.name == key:
-        known.check(value)
-        value = known.normal(value)
-    else:
-        check_pair(key, value)
-    return key, value
-
-
-def check_key(key: str) -> None:
-    """Raise InputError for keys that are never written (rule N6)."""
-    if key.startswith(voc.FORBIDDEN_PREFIXES):
-        raise InputError(f"{key}: privileged runtimes act on this key, so hpc3build never writes it")
-    if key.startswith(voc.PREFIXES) and key not in voc.BY_NAME:
-        near = difflib.get_close_matches(key, voc.BY_NAME, n=1, cutoff=0.93)
-        if near:
-            raise InputError(f"{key} is not a key of the vocabulary", hint=f"did you mean {near[0]}?")
 
 
 def prepare(wish: Wish, runner: Runner) -> Wish:

@@ -23,10 +23,10 @@ from hpc3build.match.cpu import MACHINES
 from hpc3build.oci import IMAGE_CONFIGS, INDEXES, Descriptor, Manifest
 from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
-from hpc3build.stores import Store, open_store, read_blob
+from hpc3build.stores import Store, named, open_store, read_blob
 from hpc3build.stores.access import Access
 from hpc3build.stores.referrers import Referrers
-from hpc3build.workflows.names import fitting, tag_pattern
+from hpc3build.workflows.names import fitting, listing, tag_pattern
 
 if TYPE_CHECKING:
     from hpc3build.stores.transport import Client
@@ -81,7 +81,7 @@ def candidates(text: str, reading: Reading) -> Iterator[Candidate]:
         return
     reference = parse(text)
     with reading.open(reference) as store:
-        yield from _of(store, reference, store.manifest(reference.digest or reference.tag), reading)
+        yield from _of(store, reference, named(store, reference), reading)
 
 
 def whole(candidate: Candidate, reading: Reading) -> Candidate | None:
@@ -102,7 +102,7 @@ def is_records(text: str) -> bool:
 
 def _tags(repository: str, pattern: str, reading: Reading) -> Iterator[Candidate]:
     reference = parse(repository)
-    with reading.open(reference) as store:
+    with reading.open(listing(reference, pattern)) as store:
         for tag in fitting(store, repository, pattern):
             yield from _of(store, reference.with_tag(tag), store.manifest(tag), reading)
 

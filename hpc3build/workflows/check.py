@@ -21,7 +21,7 @@ from hpc3build.findings import Finding, Outcome
 from hpc3build.oci import Manifest
 from hpc3build.reference import DAEMON, DOCKER, Reference, parse
 from hpc3build.run import Runner
-from hpc3build.stores import Store, open_store
+from hpc3build.stores import Store, named, open_store
 from hpc3build.stores.access import Access, is_loopback
 from hpc3build.stores.certificates import folder_of
 from hpc3build.stores.daemon import DaemonStore
@@ -77,7 +77,7 @@ def check(
 
 def read_image(store: Store, reference: Reference, *, layers: bool) -> conformance.Image:
     """What the static rules look at; with ``layers`` its files too. Raises InputError for an index."""
-    manifest = store.manifest(reference.digest or reference.tag)
+    manifest = named(store, reference)
     config = read_config(store, reference, manifest)
     files = None
     if layers:

@@ -27,7 +27,7 @@ from hpc3build.recipe import Recipe, Settings, read_settings
 from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
-from hpc3build.stores import Store, open_store, read_blob
+from hpc3build.stores import Store, named, open_store, read_blob
 from hpc3build.stores.access import Access
 from hpc3build.workflows.render import load
 from hpc3build.yamlread import read_text
@@ -239,7 +239,7 @@ def _wanted(depth: Depth, config: ImageConfig) -> Wanted:
 
 def describe(store: Store, reference: Reference, *, labels: bool = True, depth: Depth = DEFAULT) -> Described:
     """Read an image's layers as streams and derive its facts. ``labels=False`` leaves its labels out of it."""
-    manifest = store.manifest(reference.digest or reference.tag)
+    manifest = named(store, reference)
     config = read_config(store, reference, manifest)
     layers = image_layers(store, manifest)
     enough = (lambda files: read_stack(files) is not None) if depth.fast else None

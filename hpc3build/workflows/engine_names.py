@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpc3build.engines.launch import check_transport
-from hpc3build.errors import InputError
+from hpc3build.errors import InputError, StoreError
 from hpc3build.oci import Manifest
 from hpc3build.reference import ARCHIVE, DAEMON, DOCKER, OCI, STORAGE, Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store
+from hpc3build.stores.files import told
+from hpc3build.stores.layout import Layout
 from hpc3build.workflows.candidates import Candidate
 
 
@@ -50,13 +53,14 @@ def name_for(engine: str, candidate: Candidate, place: Place) -> str:
 def name_picked(candidate: Candidate, runner: Runner) -> tuple[str, str]:
     """What podman takes, and a note where there is no such name: then it is the full reference, for our own commands.
 
-    Nothing is written. Raises what stores raise.
+    Nothing is written. Raises InputError for a record whose reference is none, and ToolError.
     """
+    reference = parse(candidate.reference)
     try:
         return name_for("podman", candidate, Place(runner)), ""
-    except InputError as error:
-        name = str(parse(candidate.reference).at(candidate.digest))
-        return name, f"{error.message}; hpc3build run starts it, or: {error.hint}"
+    except (InputError, StoreError) as error:  # a record may be of another machine's layout
+        started = "hpc3build run starts it, or: " if reference.transport == OCI and error.exit_code == 2 else ""
+        return str(reference.at(candidate.digest)), f"{error.message}; {started}{error.hint}"
 
 
 def _in_registry(reference: Reference, candidate: Candidate) -> str:
@@ -91,20 +95,29 @@ def _alone(reference: Reference, image: Manifest, side: Path) -> str:
 
     The tag holds the digest, because podman names what it takes from a layout by the tag alone.
     """
-    from hpc3build.stores.files import told
-    from hpc3build.stores.layout import Layout
-
     blobs = (Path(reference.name) / "blobs").resolve()
     folder = side / hashlib.sha256(f"{blobs}\0{image.digest}".encode()).hexdigest()[:32]
     if ":" in str(folder):  # where engines would see the end of the path
         raise InputError(f"{folder}: engines take no layout in a path with a colon", hint="set XDG_CACHE_HOME")
-    with told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            (folder / "blobs").symlink_to(blobs)
     tag = f"image-{image.digest.partition(':')[2]}"
-    Layout.create(folder).put_manifest(image, tag)
+    if not folder.exists():
+        with told(side):
+            _make_whole(folder, blobs, image, tag)
     return f"{OCI}:{folder}:{tag}"
+
+
+def _make_whole(folder: Path, blobs: Path, image: Manifest, tag: str) -> None:
+    """Renamed into place when it is complete: the tasks of a job all start at once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as made:
+        new = Path(made) / "layout"
+        new.mkdir()
+        (new / "blobs").symlink_to(blobs)
+        Layout.create(new).put_manifest(image, tag)
+        with contextlib.suppress(OSError):
+            new.rename(folder)
+        if not folder.exists():
+            raise InputError(f"{folder}: cannot be made", hint="set XDG_CACHE_HOME")
 
 
 def _by_no_name(reference: Reference, candidate: Candidate) -> InputError:

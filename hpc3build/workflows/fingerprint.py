@@ -49,11 +49,9 @@ def recorded(path: str) -> Fingerprint:
     return interpret(Probe.parse(text, path)) if text.startswith(HEAD[:16]) else read(text, path)
 
 
-def from_probe(path: str) -> Fingerprint:
-    """What ``fingerprint --script`` collected. Raises InputError."""
-    from hpc3build.yamlread import read_text
-
-    return interpret(Probe.parse(read_text(Path(path), MAX_BYTES, "a probe"), path))
+def from_probe(path: str, text: str) -> Fingerprint:
+    """What ``fingerprint --script`` collected, read from ``path``. Raises InputError."""
+    return interpret(Probe.parse(text, "standard input" if path == "-" else path))
 
 
 def write_nfd_features(folder: str, host: Fingerprint) -> Path:

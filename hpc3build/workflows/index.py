@@ -15,7 +15,7 @@ from hpc3build.oci import DOCKER_FOREIGN_LAYER, IMAGE_CONFIGS, INDEXES, OCI_FORE
 from hpc3build.reference import Reference
 from hpc3build.rewrite.survey import follow, start
 from hpc3build.run import Runner
-from hpc3build.stores import Store, open_store, open_target, read_blob
+from hpc3build.stores import Store, named, open_store, open_target, read_blob
 from hpc3build.stores.access import Access
 
 REFERENCE_TYPE = "vnd.docker.reference.type"
@@ -62,7 +62,7 @@ def create(
         for image in images:
             near = _same_place(image, reference)
             source = store if near and store else stack.enter_context(open_store(image, runner, access))
-            manifest = source.manifest(image.digest or image.tag)
+            manifest = named(source, image)
             found = (
                 list(_children(source, manifest)) if manifest.is_index else [(manifest, _of_image(source, manifest))]
             )
@@ -91,7 +91,7 @@ def annotate(
     Raises InputError for what is no index, and what the store raises.
     """
     with open_store(reference, runner, access) as store:
-        old = store.manifest(reference.digest or reference.tag)
+        old = named(store, reference)
         if not old.is_index:
             raise InputError(f"{reference} is one image, no index", hint="hpc3build annotate is for images")
         flavours = [flavour for _, flavour in _children(store, old)]

@@ -8,7 +8,7 @@ from hpc3build.imageconfig import ImageConfig
 from hpc3build.oci import Manifest
 from hpc3build.reference import Reference
 from hpc3build.run import Runner
-from hpc3build.stores import open_store, read_blob
+from hpc3build.stores import named, open_store, read_blob
 from hpc3build.stores.access import Access
 
 
@@ -24,7 +24,7 @@ class Inspected:
 def inspect(reference: Reference, runner: Runner, access: Access | None = None) -> Inspected:
     """Read the manifest, and the configuration of an image."""
     with open_store(reference, runner, access) as store:
-        manifest = store.manifest(reference.digest or reference.tag)
+        manifest = named(store, reference)
         config = None
         if not manifest.is_index:
             digest = manifest.config.digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from hpc3build.errors import Hpc3BuildError, InputError
@@ -28,6 +28,11 @@ def tag_pattern(text: str) -> tuple[str, str] | None:
     """``REPOSITORY:PATTERN`` in its parts; None for any other text."""
     head, colon, pattern = text.rpartition(":")
     return (head, pattern) if colon and "/" not in pattern and is_wild(pattern) else None
+
+
+def listing(repository: Reference, pattern: str) -> Reference:
+    """What a store is opened with to list tags: errors name the pattern, and no tag that nobody gave."""
+    return replace(repository, tag=pattern)
 
 
 def fitting(store: Store, repository: str, pattern: str) -> list[str]:
@@ -126,7 +131,7 @@ class Names:
 
     def _tags(self, repository: str, pattern: str) -> list[Named]:
         reference = self._read(repository)
-        with open_store(reference, self._runner, self._access) as store:
+        with open_store(listing(reference, pattern), self._runner, self._access) as store:
             named = map(reference.with_tag, fitting(store, repository, pattern))
             return [(str(one), one) for one in named]
 

@@ -17,10 +17,12 @@ import pytest
 from hpc3build import __version__
 from hpc3build.cli import main
 from hpc3build.containerfile import CMD, ENTRYPOINTS
+from hpc3build.errors import InputError
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.oci import Manifest
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
+from hpc3build.workflows.given_pairs import parse_pairs
 from tests.commands import ROOT, assert_one_message, hpc3build
 from tests.images import File, make_index, make_layout
 
@@ -302,6 +304,60 @@ def test_a_full_disk_and_a_closed_pipe(tmp_path: Path) -> None:
         assert done.returncode != 0 and "Traceback" not in done.stderr and "error" in done.stderr, redirection
     done = subprocess.run(["/bin/bash", "-c", f"{command} | true"], capture_output=True, text=True, cwd=ROOT)
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("org.supercontainer.gpu=none", "org.supercontainers.gpu"),
+        ("ORG.supercontainers.gpu=none", "org.supercontainers.gpu"),
+        ("org.supercontainers.GPU=none", "org.supercontainers.gpu"),
+        ("org.opencontainers.image.Title=x", "org.opencontainers.image.title"),
+        ("org.supercontainers.hardware.cpu.optimized.version=zen99", "zen"),
+        ("io.archspec.cpu.target=x86_64_v9", "x86_64_v"),
+    ],
+)
+def test_what_is_nearly_a_key_or_a_target(text: str, meant: str) -> None:
+    with pytest.raises(InputError) as raised:
+        parse_pairs([text])
+    assert f"did you mean {meant}" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gpu=none",
+        "com.example.gpu=none",
+        "org.opencontainers.image.ref.name=x",
+        "org.opencontainers.image.vendor=x",
+        "org.supercontainers.site=x",
+        "org.supercontainers.hardware.cpu.optimized.version=zen3",
+        "MAINTAINER=me",
+    ],
+)
+def test_keys_of_others_are_theirs(text: str) -> None:
+    key, _, value = text.partition("=")
+    assert parse_pairs([text]) == {key: value}
+
+
+@pytest.mark.parametrize("before", [["-q"], ["-v"], ["--debug"], ["-q", "--debug"], ["--quiet", "-v"], ["-qv"]])
+def test_everywhere_is_before_the_command_too(before: list[str], tmp_path: Path) -> None:
+    make_layout(tmp_path, [{}], tag="1")
+    reference = f"oci:{tmp_path}:1"
+    assert hpc3build(*before, "annotate", reference, "-a", "k=v", "--dry-run") == hpc3build(
+        "annotate", *before, reference, "-a", "k=v", "--dry-run"
+    )
+    done = hpc3build(*before, "index", "create", f"oci:{tmp_path}:i", reference, "--first-as-default")
+    assert done.status == 0, done
+    again = hpc3build("index", "create", f"oci:{tmp_path}:i", reference, "--first-as-default", *before)
+    assert again == done
+
+
+def test_everywhere_without_a_command() -> None:
+    assert hpc3build("-q").status == 2
+    assert "invalid choice: 'nope'" in hpc3build("-q", "nope").err
+    assert hpc3build("-q", "--version").out == f"hpc3build {__version__}\n"
+    assert "Traceback" in hpc3build("--debug", "inspect", "oci:nope").err
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,11 @@ import jsonschema
 import pytest
 
 from hpc3build.facts import vocabulary as voc
+from hpc3build.reference import parse
+from hpc3build.run import run
+from hpc3build.stores import open_store
+from hpc3build.workflows.candidates import Candidate
+from hpc3build.workflows.engine_names import Place, name_for
 from tests.commands import ROOT, Done, assert_one_message, hpc3build
 from tests.fake_registry import NAME, FakeRegistry
 from tests.images import descriptor_of, make_document, make_layout
@@ -61,6 +68,8 @@ def test_match(tag: str, options: list[str], status: int, verdict: str, layout: 
     assert (found["bytes_not_downloaded"] > 0) == (verdict == "NO")
     told = hpc3build("match", f"oci:{layout}:{tag}", *on("zen2-slurm"), *options)
     assert told.status == status and told.out.startswith(verdict)
+    if verdict == "RUN":
+        assert told.out == "RUN: built for x86_64, which this zen2 host runs; needs no GPU; uses no MPI\n"
     if verdict == "NO":
         assert "lacks avx512" in told.out and "were not downloaded" in told.out
 
@@ -93,6 +102,34 @@ def test_pick_of_a_registry_is_what_engines_take(tmp_path: Path) -> None:
         assert shlex.split(line.out)[:2] == ["podman", "run"] and "--tls-verify=false" in line.out
 
 
+def test_a_registry_tells_its_tags_where_one_is_missing(tmp_path: Path) -> None:
+    for number in range(12):
+        make_layout(tmp_path, [{str(number): b"1"}], labels=PLAIN, tag=f"1.{number}")
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        name = f"{registry.host}/{NAME}"
+        registry.put(NAME, f"sha256-{'0' * 64}.sig", *reversed(registry.manifests[NAME][registry.tags[NAME]["1.0"]]))
+        for command in (["match"], ["inspect"], ["facts"], ["annotate", "-a", f"{GPU}=none"], ["index", "annotate"]):
+            told = assert_one_message(hpc3build(*command, f"{name}:1.77"), 4)
+            assert "hint: tags there: 1.7, " in told and "and 4 more" in told and ".sig" not in told
+        assert "typing error" in hpc3build("match", f"{name}@sha256:{'0' * 64}").err
+        told = assert_one_message(hpc3build("match", f"{registry.host}/nope/x:1"), 4)
+        assert "typing error" in told
+        told = assert_one_message(hpc3build("pick", f"{registry.host}/nope/x:*"), 4)
+        assert f"{registry.host}/nope/x:*: " in told and "latest" not in told
+
+
+def test_pick_goes_on_without_what_is_missing(layout: Path) -> None:
+    gone = f"oci:{layout}:gone"
+    done = hpc3build("pick", gone, f"oci:{layout}:run", *on("zen2-slurm"))
+    assert (done.status, done.out) == (0, f"oci:{layout}:run\n")
+    assert f"{gone}: no such tag" in done.err
+    done = hpc3build("pick", gone, f"oci:{layout}:no", *on("zen2-slurm"))
+    assert (done.status, done.out) == (4, "") and "no image fits" in done.err and "no such tag" in done.err
+    assert "no such tag" in hpc3build("pick", gone, f"oci:{layout}:other", *on("zen2-slurm")).err
+    assert "no such tag" in assert_one_message(hpc3build("pick", gone, *on("zen2-slurm")), 4)
+
+
 def test_fingerprint(tmp_path: Path) -> None:
     done = hpc3build("fingerprint", "--fast", "--json")
     assert document(done, "fingerprint")["schema"] == 1
@@ -100,6 +137,10 @@ def test_fingerprint(tmp_path: Path) -> None:
     again = hpc3build("match", "oci:nowhere", "--host", tmp_path / "host.json")
     assert "nowhere" in assert_one_message(again, 4)
     told = hpc3build("fingerprint", "--from-probe", HOSTS / "a100.probe")
+    with (HOSTS / "a100.probe").open("rb") as probe:
+        piped = hpc3build("fingerprint", "--from-probe", "-", stdin=probe)
+    assert piped == told
+    assert "standard input" in assert_one_message(hpc3build("fingerprint", "--from-probe", "-"), 2)
     assert "cpu.target" in told.out and "sm_80" in told.out
     assert hpc3build("fingerprint", "--script").out.startswith("#!/bin/sh\n")
     (tmp_path / "nfd").mkdir()
@@ -225,6 +266,7 @@ def test_of_a_layouts_index_the_image_that_was_picked_is_run(engine: str, tmp_pa
     assert {json.loads(line)["digest"] for line in (tmp_path / "log").read_text().splitlines()} == {fits.digest}
     layout = Path(name[4:].partition(":")[0])
     assert [entry["digest"] for entry in json.loads((layout / "index.json").read_text())["manifests"]] == [fits.digest]
+    assert list((tmp_path / "cache/hpc3build/run").iterdir()) == [layout]
     by_digest = hpc3build("run", f"oci:{tmp_path / 'layout'}@{fits.digest}", *argv[2:], "--print", "--", "app", env=env)
     assert shlex.split(by_digest.out)[-2] == name
 
@@ -238,6 +280,32 @@ def test_what_engines_would_choose_themselves_is_refused(tmp_path: Path) -> None
     told = assert_one_message(hpc3build(*argv, "--", "app"), 2)
     assert "would take another one of that index" in told
     assert f"annotate oci-archive:{tmp_path / 'image.tar'}@{fits.digest} --to" in told
+
+
+def test_tasks_that_start_at_once_share_a_whole_layout(tmp_path: Path) -> None:
+    _, fits = flavours(tmp_path / "layout")
+    candidate = Candidate(f"oci:{tmp_path / 'layout'}:1", fits.digest, {}, {})
+    place = Place(run, tmp_path / "side")
+    start = threading.Barrier(8)
+
+    def task(_: int) -> tuple[str, str]:
+        start.wait()
+        name = name_for("podman", candidate, place)
+        with open_store(parse(name), run) as store:
+            return name, store.manifest(parse(name).tag).digest
+
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(task, range(8)))
+    assert {digest for _, digest in found} == {fits.digest} and len(found) == 1
+    assert len(list((tmp_path / "side").iterdir())) == 1
+
+
+def test_a_record_of_a_layout_elsewhere_is_picked(tmp_path: Path) -> None:
+    digest = "sha256:" + "1" * 64
+    entry = {"reference": "oci:/no/such/layout:1", "digest": digest, "annotations": PLAIN, "platform": {"os": "linux"}}
+    (tmp_path / "records").write_text(json.dumps(entry) + "\n")
+    done = hpc3build("pick", tmp_path / "records", *on("zen2-slurm"), "--allow-unknown")
+    assert (done.status, done.out) == (0, f"oci:/no/such/layout@{digest}\n") and "is not an OCI layout" in done.err
 
 
 def test_pick_prints_what_podman_takes(layout: Path, tmp_path: Path) -> None:
