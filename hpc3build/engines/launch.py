@@ -68,7 +68,11 @@ def _apptainer(launch: Launch, command: str = "apptainer") -> list[str]:
     line += ["--nv"] if "nvidia" in launch.gpus else []
     line += ["--rocm"] if "amd" in launch.gpus else []
     line += ["--no-https"] if launch.insecure else []
-    image = launch.image if launch.image.startswith(tuple(f"{name}:" for name in (OCI, ARCHIVE, DAEMON))) else f"docker://{launch.image}"
+    image = (
+        launch.image
+        if launch.image.startswith(tuple(f"{name}:" for name in (OCI, ARCHIVE, DAEMON)))
+        else f"docker://{launch.image}"
+    )
     return [*line, image, *launch.argv]
 
 
