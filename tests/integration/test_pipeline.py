@@ -186,7 +186,7 @@ def test_three_targets_end_in_one_index(repository: Path, base: str, registry_he
         blobs = set(uploads(tmp_path))
 
         def pushes(job: Job = job, began: float = began, blobs: set[Path] = blobs) -> bool:
-            return bool(uploads(tmp_path) - blobs) if job.kind == "build" else time.monotonic() > began + 0.3
+            return bool(uploads(tmp_path) - blobs) if job.kind == "build" else time.monotonic() > began + 0.1
 
         lost += [job.kind] if pipeline.run(job, kill_when=pushes).status == -9 else []
         done = pipeline.run(job)
