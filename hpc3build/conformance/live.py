@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +19,7 @@ from hpc3build.errors import ToolError
 from hpc3build.findings import Finding, Outcome
 from hpc3build.run import Completed
 
+_Cell = Callable[[], Finding]
 PROBE = "hpc3build-probe"
 SECONDS = 120
 #: podman-run(1): the engine itself, or its runtime, failed before any command ran.
@@ -82,11 +84,14 @@ def live(launcher: Launcher, name: str, image: Image, smoke: Sequence[str] = ())
 
     An engine that starts nothing here says nothing of the image: one finding, UNKNOWN.
     """
-    try:
-        with launcher.prepared(name) as prepared:
-            yield from _live(_Run(launcher, prepared, image), smoke)
-    except ToolError as error:
-        yield starts_nothing(launcher, error.message)
+
+    def cells(run: _Run) -> Iterator[_Cell]:
+        for user in USERS:
+            yield from (partial(run.ask, way, user) for way in ways(application_path(image), smoke))
+            yield partial(run.scratch, user)
+        yield from (partial(asked, UNKNOWN) for asked in (run.signals, run.quiet, run.fast, run.strict))
+
+    return _asked(launcher, name, image, cells)
 
 
 #: What io.github.hpc3build.conformance claims rests on these: a fifth of all cells.
@@ -95,17 +100,26 @@ _PROOF = ("login-shell", "arguments", "quoting", "exit-status", "bypassed")
 
 def prove(launcher: Launcher, name: str, image: Image) -> Iterator[Finding]:
     """The cells that a build looks at before it publishes, as nobody and as an unknown user."""
+
+    def cells(run: _Run) -> Iterator[_Cell]:
+        asked = [way for way in ways(application_path(image)) if way.rule.id in _PROOF]
+        return (partial(run.ask, way, user) for user in (NOBODY, UNKNOWN) for way in asked)
+
+    return _asked(launcher, name, image, cells)
+
+
+def _asked(
+    launcher: Launcher, name: str, image: Image, cells: Callable[[_Run], Iterable[_Cell]]
+) -> Iterator[Finding]:
+    """The findings of ``cells``, several at a time and in order; one finding where the engine starts nothing here."""
     try:
         with launcher.prepared(name) as prepared:
-            run = _Run(launcher, prepared, image)
             started = launcher.run(prepared, ["true"], How(user="0:0", entrypoint=False, timeout=SECONDS))
             if started.returncode in ENGINE_FAILED:
                 yield starts_nothing(launcher, started.stderr)
                 return
-            asked = [way for way in ways(application_path(image)) if way.rule.id in _PROOF]
-            cells = [_cell(run, way, user) for user in (NOBODY, UNKNOWN) for way in asked]
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                yield from pool.map(lambda cell: cell(), cells)
+                yield from pool.map(lambda cell: cell(), cells(_Run(launcher, prepared, image)))
     except ToolError as error:
         yield starts_nothing(launcher, error.message)
 
@@ -118,28 +132,6 @@ def starts_nothing(launcher: Launcher, why: str) -> Finding:
         hint="docs/troubleshooting.md; this says nothing of the image",
     )  # fmt: skip
     return BY_ID["engine"].fault(remark, launcher.name)
-
-
-def _live(run: _Run, smoke: Sequence[str]) -> Iterator[Finding]:
-    started = run.launcher.run(run.name, ["true"], How(user="0:0", entrypoint=False, timeout=SECONDS))
-    if started.returncode in ENGINE_FAILED:
-        yield starts_nothing(run.launcher, started.stderr)
-        return
-    cells: list[Callable[[], Finding]] = []
-    for user in USERS:
-        cells += [_cell(run, way, user) for way in ways(application_path(run.image), smoke)]
-        cells.append(_once(run.scratch, user))
-    cells += [_once(asked, UNKNOWN) for asked in (run.signals, run.quiet, run.fast, run.strict)]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield from pool.map(lambda cell: cell(), cells)
-
-
-def _cell(run: _Run, way: Way, user: User) -> Callable[[], Finding]:
-    return lambda: run.ask(way, user)
-
-
-def _once(asked: Callable[[User], Finding], user: User) -> Callable[[], Finding]:
-    return lambda: asked(user)
 
 
 def application_path(image: Image) -> str:
@@ -251,9 +243,8 @@ class _Run:
             remark = Remark("the image's bash has no clock (bash 5 has)", outcome=Outcome.UNKNOWN)
             return rule.fault(remark, self._where(user))
         milliseconds = max(0, int(words[-1])) / 1000
-        if milliseconds < 50:
-            return self._kept(rule, user, f"the login shell takes {milliseconds:.0f} ms more than bash")
-        return rule.fault(Remark(f"the login shell takes {milliseconds:.0f} ms more than bash"), self._where(user))
+        told = f"the login shell takes {milliseconds:.0f} ms more than bash"
+        return self._kept(rule, user, told) if milliseconds < 50 else rule.fault(Remark(told), self._where(user))
 
     def strict(self, user: User) -> Finding:
         script = 'for s in /etc/profile.d/*.sh; do [ ! -r "$s" ] || bash -euc \'. "$1"\' sh "$s" >&2 || echo "$s"; done'
