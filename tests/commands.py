@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -41,6 +42,19 @@ def hpc3build(
         check=False,
     )
     return Done(done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    """``hpc3build ARGUMENTS`` in a process group of its own, to be interrupted."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "hpc3build", *arguments],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )
 
 
 def assert_one_message(done: Done, status: int) -> str:

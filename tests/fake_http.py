@@ -135,7 +135,22 @@ class _Rule:
     times: int
 
 
-class Faulty:
+class Served:
+    """A server that ends with its block."""
+
+    _server: Any
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Faulty(Served):
     """A server that records its requests and lets some of them meet a fault; ``right`` answers the others."""
 
     def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
@@ -147,15 +162,6 @@ class Faulty:
     @property
     def host(self) -> str:
         return f"127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def fail(self, method: str, path: str, fault: Fault, times: int = 1) -> None:
         """Let the next requests whose path holds ``path`` meet a fault; -1 times is always."""

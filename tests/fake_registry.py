@@ -14,7 +14,6 @@ import json
 import re
 import uuid
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,6 +27,7 @@ from tests.fake_http import (
     Faulty,
     Headers,
     Recorded,
+    Served,
     digest_of,
     error,
     ranged,
@@ -260,7 +260,7 @@ class FakeRegistry(Faulty):
         return Answer(200, {"Content-Type": OCI_INDEX}, body)
 
 
-class TokenServer:
+class TokenServer(Served):
     """Gives tokens for scopes; ``users`` None lets anybody read."""
 
     def __init__(self, users: dict[str, str] | None = None, *, certificate: tuple[Path, Path] | None = None) -> None:
@@ -274,15 +274,6 @@ class TokenServer:
     @property
     def url(self) -> str:
         return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}/token"
-
-    def __enter__(self) -> TokenServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def expire(self) -> None:
         """No token holds any more."""

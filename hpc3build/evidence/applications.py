@@ -83,6 +83,12 @@ class Applications:
     def chosen(self) -> tuple[Program, ...]:
         return tuple(program for program in self.programs if program.chosen)
 
+    @property
+    def in_words(self) -> str:
+        """The first that is chosen, why, and how many more there are."""
+        first, *others = self.chosen
+        return f"{first.path} ({first.why})" + (f" and {len(others)} more" if others else "")
+
 
 def find(
     files: ImageFiles,

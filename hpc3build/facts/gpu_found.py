@@ -140,12 +140,10 @@ def _holds(name: str) -> bool:
 def _without(evidence: Evidence) -> Iterator[Statement]:
     """No application uses a GPU: ``none`` where nothing in the image could."""
     present = next((path for path in sorted(evidence.files) if _speaks_of_gpus(evidence, path)), None)
-    programs = evidence.applications.chosen
     if present is not None:
         yield Note(voc.GPU, "a GPU's run time is in the image, and no application is known to use it", present)
-    elif programs and evidence.complete:
-        more = f" and {len(programs) - 1} more" if len(programs) > 1 else ""
-        told = f"no GPU run time in the image, no code for GPUs in {programs[0].path} ({programs[0].why}){more}"
+    elif evidence.applications.chosen and evidence.complete:
+        told = f"no GPU run time in the image, no code for GPUs in {evidence.applications.in_words}"
         yield Fact(voc.GPU, "none", Source.FILES, told)
 
 

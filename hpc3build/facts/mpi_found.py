@@ -191,8 +191,7 @@ def _without(evidence: Evidence) -> Iterator[Statement]:
     if present is not None:
         yield Note(voc.MPI, "an MPI is in the image, and no application is known to use it", present)
     elif programs and evidence.complete:
-        more = f" and {len(programs) - 1} more" if len(programs) > 1 else ""
-        told = f"no MPI library in the image, none inside {programs[0].path} ({programs[0].why}){more}"
+        told = f"no MPI library in the image, none inside {evidence.applications.in_words}"
         yield Fact(voc.MPI, "none", Source.FILES, told)
         # GROMACS brings a thread-MPI of its own, which its files do not tell from none.
         if not any(library.name.startswith("libgromacs") for program in programs for library in program.libraries):

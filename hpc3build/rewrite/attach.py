@@ -88,16 +88,22 @@ def attach(store: Store, attachment: Attachment) -> Result:
 
 def referrer(subject: Manifest, annotations: Mapping[str, str]) -> Manifest:
     """The same subject and pairs give the same bytes."""
+    return annotations_alone(ARTIFACT_TYPE, dict(sorted(annotations.items())), subject)
+
+
+def annotations_alone(artifact_type: str, annotations: Mapping[str, str], subject: Manifest | None = None) -> Manifest:
+    """An artifact that is nothing but its annotations (image-spec 1.1, "Guidelines for Artifact Usage")."""
     empty = {"mediaType": EMPTY_TYPE, "digest": digest_of(EMPTY_BLOB), "size": len(EMPTY_BLOB), "data": "e30="}
-    document = {
+    document: dict[str, object] = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
-        "artifactType": ARTIFACT_TYPE,
+        "artifactType": artifact_type,
         "config": empty,
         "layers": [empty],
-        "subject": {"mediaType": subject.media_type, "digest": subject.digest, "size": subject.size},
-        "annotations": dict(sorted(annotations.items())),
     }
+    if subject is not None:
+        document["subject"] = {"mediaType": subject.media_type, "digest": subject.digest, "size": subject.size}
+    document["annotations"] = annotations
     return Manifest.parse(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
 
 

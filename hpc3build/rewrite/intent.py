@@ -18,9 +18,9 @@ from typing import Any
 
 from hpc3build.errors import ImageError, InputError
 from hpc3build.facts import vocabulary as voc
-from hpc3build.oci import OCI_MANIFEST, Manifest, digest_of
+from hpc3build.oci import Manifest
 from hpc3build.pairs import check_pair
-from hpc3build.rewrite.attach import EMPTY_BLOB, EMPTY_TYPE
+from hpc3build.rewrite.attach import annotations_alone
 from hpc3build.stores.referrers import INTENT
 
 ARTIFACT_TYPE = "application/vnd.hpc3build.intent.v0+json"
@@ -92,16 +92,8 @@ class Intent:
             "seen": sorted(self.seen),
             "done": self.done,
         }
-        empty = {"mediaType": EMPTY_TYPE, "digest": digest_of(EMPTY_BLOB), "size": len(EMPTY_BLOB), "data": "e30="}
-        document = {
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "artifactType": ARTIFACT_TYPE,
-            "config": empty,
-            "layers": [empty],
-            "annotations": {KEY: json.dumps(said, ensure_ascii=False, separators=(",", ":"))},
-        }
-        return Manifest.parse(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+        pairs = {KEY: json.dumps(said, ensure_ascii=False, separators=(",", ":"))}
+        return annotations_alone(ARTIFACT_TYPE, pairs)
 
 
 def place(tag: str, slot: str) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,9 +13,10 @@ from typing import Any
 import pytest
 
 from hpc3build.containerfile import ENTRYPOINTS
+from tests.commands import started
 from tests.images import File, Layer
 from tests.integration.docker_daemon import daemon
-from tests.integration.support import ROOT, Built, hpc3build, images, missing, sh
+from tests.integration.support import Built, hpc3build, images, missing, sh
 from tests.variants import variant
 
 pytestmark = pytest.mark.engine
@@ -156,15 +155,7 @@ def test_an_engine_that_starts_nothing_says_nothing_of_the_image(
 
 def test_an_interrupted_check_leaves_no_container(base: str, leftover_containers: None) -> None:
     before = images()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hpc3build", "check", f"containers-storage:{base}", "--run", "podman"],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
-    )
+    process = started("check", f"containers-storage:{base}", "--run", "podman")
     ours = ("podman", "ps", "--all", "--quiet", "--filter", "name=^hpc3build-[0-9a-f]{32}$")
     deadline = time.monotonic() + 60
     while len(sh(*ours).stdout.split()) < 2 and process.poll() is None and time.monotonic() < deadline:

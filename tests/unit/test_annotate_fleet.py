@@ -24,7 +24,7 @@ from hpc3build.run import run
 from hpc3build.stores.access import Access
 from hpc3build.stores.referrers import INTENT
 from hpc3build.workflows.names import Names, Shard, tag_pattern
-from tests.commands import ROOT, assert_one_message, hpc3build
+from tests.commands import ROOT, assert_one_message, hpc3build, started
 from tests.fake_http import before, status
 from tests.fake_registry import FakeRegistry
 from tests.images import make_layout
@@ -184,15 +184,7 @@ def test_an_interrupt_leaves_nothing_untold(number: signal.Signals, fake: FakeRe
     receipt = tmp_path / "receipt"
     (tmp_path / "list").write_text("".join(f"docker://{fake.host}/a:{tag}\n" for tag in tags))
     argv = ["annotate", "--batch", str(tmp_path / "list"), "-a", "k=v", "--receipt", str(receipt), "--jobs", "3"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hpc3build", *argv, "--plain-http", "--referrers", "ignore"],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
-    )
+    process = started(*argv, "--plain-http", "--referrers", "ignore")
     left, lock, sent = [9], threading.Lock(), threading.Event()
 
     def count() -> None:
