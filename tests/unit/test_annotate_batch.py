@@ -46,6 +46,15 @@ def worst(outcomes: list[Outcome]) -> int:
     return tally.exit_code
 
 
+def tagged(fake: FakeRegistry, layout: Path, count: int) -> list[tuple[str, Reference | Hpc3BuildError]]:
+    """The layout's image under ``count`` tags of one repository."""
+    fake.add(layout)
+    raw = fake.raw("latest")
+    for number in range(count):
+        fake.put(NAME, f"t{number}", raw, Manifest.parse(raw).media_type)
+    return named(*(f"{fake.host}/{NAME}:t{number}" for number in range(count)))
+
+
 def test_a_list_of_references() -> None:
     text = "# the fleet\nquay.io/a/b:1\n\n  oci:x#1:2 # by hand\n\tquay.io/a/b:2\t#gone\n"
     assert read_list(text, "list") == ("quay.io/a/b:1", "oci:x#1:2", "quay.io/a/b:2")
@@ -100,11 +109,7 @@ def test_one_tag_is_one_job_and_others_run_beside_it(tmp_path: Path) -> None:
 def test_connections_are_kept_within_a_thread(tmp_path: Path) -> None:
     make_layout(tmp_path / "layout", [{}])
     with FakeRegistry() as fake:
-        fake.add(tmp_path / "layout")
-        raw = fake.raw("latest")
-        for number in range(20):
-            fake.put(NAME, f"t{number}", raw, Manifest.parse(raw).media_type)
-        references = named(*(f"{fake.host}/{NAME}:t{number}" for number in range(20)))
+        references = tagged(fake, tmp_path / "layout", 20)
         assert worst(all_of(references, WISH, run, Access(plain_http=True), jobs=2)) == 0
         assert fake.seen().count("PUT manifests") == 20
 
@@ -113,11 +118,7 @@ def test_one_list_of_tags_serves_many_images(tmp_path: Path) -> None:
     """A repository of thousands of tags is not listed thousands of times; what is found in it is still told."""
     make_layout(tmp_path / "layout", [{}])
     with FakeRegistry() as fake:
-        fake.add(tmp_path / "layout")
-        raw = fake.raw("latest")
-        for number in range(60):
-            fake.put(NAME, f"t{number}", raw, Manifest.parse(raw).media_type)
-        references = named(*(f"{fake.host}/{NAME}:t{number}" for number in range(60)))
+        references = tagged(fake, tmp_path / "layout", 60)
         fake.seen()
         outcomes: list[Outcome] = []
         wish = Wish(pairs={"a": "b"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,19 +26,6 @@ from tests.images import descriptor_of, make_document, make_index, make_layout
 PLAIN = Access(plain_http=True)
 KEY = "org.example.key"
 SBOM, SIGNATURE = "application/spdx+json", "application/vnd.dev.cosign.artifact.sig.v1+json"
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Path:
-    make_layout(tmp_path / "layout", [{"bin/app": b"x" * 5000}], labels={"a": "b"})
-    return tmp_path / "layout"
-
-
-@pytest.fixture
-def fake(layout: Path) -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        registry.add(layout)
-        yield registry
 
 
 def annotated(fake: FakeRegistry, wish: Wish | None = None, **options: Any) -> Result:

@@ -29,19 +29,6 @@ PAIRS = {"org.opencontainers.image.title": "app"}
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Path:
-    make_layout(tmp_path / "layout", [{"bin/app": b"x" * 5000}], labels={"a": "b"})
-    return tmp_path / "layout"
-
-
-@pytest.fixture
-def fake(layout: Path) -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        registry.add(layout)
-        yield registry
-
-
-@pytest.fixture
 def opened(fake: FakeRegistry) -> Iterator[Callable[..., Registry]]:
     clients: list[Client] = []
 
