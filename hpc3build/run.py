@@ -155,10 +155,12 @@ def _streamed(
             process.wait()
         except BaseException:
             # A signal to us alone: the command must end as well, and is given time to clean up.
+            started = _Descendants(process.pid)
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
             process.kill()
+            started.kill()
             if timeout is not None:
                 stop()
             raise
@@ -167,6 +169,44 @@ def _streamed(
     if late.is_set():
         raise subprocess.TimeoutExpired(argv, timeout or 0)
     return Completed(argv, process.returncode, "".join(lines), "")
+
+
+class _Descendants:
+    """The processes that a process started, and those that they did.
+
+    buildah ended by a signal leaves the step that it ran at work when that one changed its user (Linux then forgets
+    that it was to die with its parent).
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._known: dict[int, str] = {}
+        self._add(_processes(), {pid})
+
+    def _add(self, processes: Mapping[int, tuple[int, str]], parents: set[int]) -> None:
+        while parents:
+            parents = {pid for pid, (parent, _) in processes.items() if parent in parents} - self._known.keys()
+            self._known.update((pid, processes[pid][1]) for pid in parents)
+
+    def kill(self) -> None:
+        """End those that live still, and what they started since."""
+        processes = _processes()
+        # Another process may have an ended one's number by now, not its start.
+        alive = {pid for pid, start in self._known.items() if pid in processes and processes[pid][1] == start}
+        self._known = {}
+        self._add(processes, alive)
+        for pid in alive | self._known.keys():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _processes() -> dict[int, tuple[int, str]]:
+    """Parent and start of each process (proc(5), fields 4 and 22); none where there is no /proc."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+            found[int(stat.parent.name)] = (int(fields[1]), fields[19])
+    return found
 
 
 def _checked(done: Completed, check: bool) -> Completed:

@@ -37,7 +37,7 @@ env -i HOME=/opt/hpc3build/work USER=easybuild LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1
     --sourcepath="/opt/hpc3build/sources$sources" || status=$?
 if [ "$status" -ne 0 ]; then
     # What the failing command itself said lies in a file that ends with the container.
-    output=$(ls -td /tmp/eb-*/run-shell-cmd-output/*/ 2>/dev/null | head -n 1)
+    output=$(ls -td /tmp/eb-*/run-shell-cmd-output/*/ 2>/dev/null | head -n 1 || true)
     if [ -n "$output" ] && { [ -s "$output"out.txt ] || [ -s "$output"err.txt ]; }; then
         echo "== last lines of the command that failed:" >&2
         tail -q -n 20 "$output"out.txt "$output"err.txt >&2 2>/dev/null || true

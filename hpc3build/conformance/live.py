@@ -108,9 +108,7 @@ def prove(launcher: Launcher, name: str, image: Image) -> Iterator[Finding]:
     return _asked(launcher, name, image, cells)
 
 
-def _asked(
-    launcher: Launcher, name: str, image: Image, cells: Callable[[_Run], Iterable[_Cell]]
-) -> Iterator[Finding]:
+def _asked(launcher: Launcher, name: str, image: Image, cells: Callable[[_Run], Iterable[_Cell]]) -> Iterator[Finding]:
     """The findings of ``cells``, several at a time and in order; one finding where the engine starts nothing here."""
     try:
         with launcher.prepared(name) as prepared:

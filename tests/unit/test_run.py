@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -133,6 +134,42 @@ def test_streaming_shows_lines_as_they_come(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "stderr", Terminal())
     run([*SH, "echo first; sleep 0.5; echo second"], stream=True)
     assert [text for _, text in seen] == ["first\n", "second\n"] and seen[1][0] - seen[0][0] > 0.3
+
+
+INTERRUPTED = """\
+import signal, sys
+from hpc3build.run import run
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGTERM, interrupt)
+run(sys.argv[1:], stream=True)
+"""
+
+
+def test_what_a_command_started_ends_with_it() -> None:
+    """As a build step that changed its user: in a session of its own, deaf to the signal, its parent gone at once."""
+    step = "trap '' TERM; exec sleep 300"
+    started = f'setsid sh -c "{step}" & echo "step $!"; trap "exit 0" TERM; wait'
+    command = [sys.executable, "-c", INTERRUPTED, *SH, started]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        left = int(process.stderr.readline().split()[1])
+        os.kill(left, 0)
+        process.terminate()
+        process.communicate(timeout=20)
+    deadline = time.monotonic() + 10
+    while alive(left) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(left)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_failure_is_told_without_the_colours_of_a_terminal() -> None:

@@ -340,7 +340,7 @@ def test_install_without_any_own_file(tmp_path: Path) -> None:
     (tools / "bin").mkdir(parents=True)
     (build / "application").mkdir(parents=True)
     text = (SCRIPTS / "easybuild/install.sh").read_text().replace("/opt/hpc3build/tools", str(tools))
-    (build / "install.sh").write_text(text)
+    (build / "install.sh").write_text(text.replace("/tmp/eb-", f"{tmp_path}/eb-"))
     (build / "application/easyconfigs.txt").write_text("a.eb\n")
     (build / "options.txt").write_text("")
     (tools / "bin/eb").write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >{tmp_path}/argv\nexit 3\n')
