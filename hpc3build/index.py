@@ -19,16 +19,22 @@ from hpc3build.errors import InputError
 from hpc3build.facts import Place, cpu
 from hpc3build.facts import vocabulary as voc
 from hpc3build.jsonread import EMPTY
+from hpc3build.match.seal import DECIDING, seal
 from hpc3build.oci import OCI_INDEX, Manifest
 
 #: What amd64's generic targets are as variants; the lowest needs none.
 LEVELS = MappingProxyType({"x86_64": "", "x86_64_v2": "v2", "x86_64_v3": "v3", "x86_64_v4": "v4"})
+#: What tells images apart (rule N4), and what else decides whether they run; the rest of D is about one image.
+_DISCRIMINATORS = tuple(
+    key for key in voc.KEYS if (Place.DESCRIPTOR in key.place and key not in (voc.SIZE, voc.SEAL)) or key in DECIDING
+)
 _ALIASES = MappingProxyType({"amd64": "x86_64", "arm64": "aarch64"})
 
 
 @dataclass(frozen=True)
 class Flavour:
-    """An image for an index. ``descriptor`` are the members that it has or had there, ``pairs`` what the image says.
+    """An image for an index. ``descriptor`` are the members that it has or had there, ``pairs`` what the image says,
+    ``size`` the bytes of its layers.
 
     Attestations keep their descriptor as it is.
     """
@@ -36,12 +42,13 @@ class Flavour:
     descriptor: Mapping[str, Any]
     platform: Mapping[str, Any]
     pairs: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    size: int | None = None
     attestation: bool = False
 
     @property
     def target(self) -> str | None:
         """The CPU target, None when unknown."""
-        found = next((self.pairs[name] for name in _spellings(voc.CPU_VERSION.name) if name in self.pairs), None)
+        found = voc.CPU_VERSION.value_in(self.pairs)
         return _ALIASES.get(found or "", found)
 
     @property
@@ -62,19 +69,15 @@ class Flavour:
         return self.is_plain and known is not None and not known.ancestors
 
     def discriminators(self) -> dict[str, str]:
-        """The pairs that belong on its descriptor (rule N4), by the newest spelling; others are left out."""
+        """What belongs on its descriptor, by the newest spelling: the pairs that tell images apart, or decide."""
         found: dict[str, str] = {}
-        for key in voc.KEYS:
-            value = next((self.pairs[name] for name in (key.name, *key.aliases) if name in self.pairs), None)
-            if Place.DESCRIPTOR in key.place and value is not None and key.pattern.fullmatch(value):
+        for key in _DISCRIMINATORS:
+            value = key.value_in(self.pairs)
+            if value is not None and key.pattern.fullmatch(value):
                 found[key.name] = _ALIASES.get(value, value) if key is voc.CPU_VERSION else value
         if set(found) - {voc.VOCABULARY.name}:
             found.setdefault(voc.VOCABULARY.name, voc.VERSION)
         return dict(sorted(found.items()))
-
-
-def _spellings(name: str) -> tuple[str, ...]:
-    return (name, *voc.BY_NAME[name].aliases)
 
 
 def arrange(flavours: Sequence[Flavour], *, first_as_default: bool = False) -> list[dict[str, Any]]:
@@ -136,7 +139,24 @@ def _entry(image: Flavour, variant: str) -> dict[str, Any]:
     if variant:
         platform["variant"] = variant
     told = {**(members.pop("annotations", None) or {}), **image.discriminators()}
+    told.pop(voc.SEAL.name, None)
+    if image.size is not None:
+        told[voc.SIZE.name] = str(image.size)
+        if _says_all(image, platform, told):
+            told[voc.SEAL.name] = seal(members["digest"], platform, told, image.size)
     return {**members, "platform": platform, **({"annotations": told} if told else {})}
+
+
+def _says_all(image: Flavour, platform: Mapping[str, Any], told: Mapping[str, str]) -> bool:
+    """Whether a reader of the image learns no more of what decides than its descriptor says.
+
+    Values that are none of their key's are not on descriptors. Of an image that says nothing of its CPU, what is
+    attached to it may count, and nobody knows what will be.
+    """
+    if image.target is None or not (platform.get("os") and platform.get("architecture")):
+        return False
+    known = {**told, **image.pairs}
+    return all(key.value_in(known) == key.value_in(told) for key in DECIDING)
 
 
 def twins(entries: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -144,7 +164,8 @@ def twins(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     seen: dict[str, str] = {}
     found = []
     for entry in entries:
-        told = {key: value for key, value in (entry.get("annotations") or {}).items() if key in voc.BY_NAME}
+        pairs = entry.get("annotations") or {}
+        told = {key.name: key.value_in(pairs) for key in _DISCRIMINATORS}
         sign = json.dumps([entry.get("platform"), told], sort_keys=True)
         if seen.setdefault(sign, str(entry.get("digest"))) != entry.get("digest"):
             found.append(str(entry.get("digest")))

@@ -68,6 +68,10 @@ class Key:
             return value
         return ",".join(sorted(set(value.split(","))))
 
+    def value_in(self, pairs: Mapping[str, str]) -> str | None:
+        """What ``pairs`` say of this key, by its newest spelling there; None where they say nothing."""
+        return next((pairs[name] for name in (self.name, *self.aliases) if name in pairs), None)
+
     def check(self, value: str) -> None:
         """Raise InputError when ``value`` does not follow the grammar or is too long for a label."""
         if not self.pattern.fullmatch(value):

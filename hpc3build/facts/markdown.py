@@ -41,7 +41,8 @@ _RULES = f"""
 * **N3** The version of something in the image is what the image ships. A version asked of the host is a minimum and has
   no operator. Architectures in a LIST are alternatives.
 * **N4** The label is the ground truth and the manifest annotation repeats it; only keys that tell images apart go onto
-  the index descriptor. The first image of an index is the most generic.
+  the index descriptor. The first image of an index is the most generic. `index create` and `index annotate` also put
+  there what else decides whether an image runs, and seal it, so that one request answers ([match.md](match.md)).
 * **N5** What is not known is left out, never written as `unknown`. `none` says that nothing is needed.
 * **N6** Never written: {", ".join(f"`{prefix}*`" for prefix in voc.FORBIDDEN_PREFIXES)}.
   They are privileged or belong to an engine; `com.hooks.*` is an option for Sarus.

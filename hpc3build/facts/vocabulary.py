@@ -129,6 +129,12 @@ LOCK = _key(
     "reproducibility", "provenance")
 RANK = _key(
     _T + "rank", "integer, a tie-break only", r"-?\d+", O, D, "the recipe's settings", "pick", "provenance")
+SIZE = _key(
+    _T + "size", "bytes of the layers, as the registry has them", r"\d{1,18}", O, D, "the image's manifest",
+    "match, pick", "provenance")
+SEAL = _key(
+    _T + "seal", "sha256:<hex> of what decides (docs/match.md)", r"sha256:[0-9a-f]{64}", O, D,
+    "index create, index annotate", "match, pick", "provenance")
 TITLE = _key(_OCI + "title", "one line", _ANY, M, L, "R7", "discovery", "provenance")
 IMAGE_VERSION = _key(_OCI + "version", "one line", _ANY, C, L, "R7", "discovery", "provenance", condition="one root")
 CREATED = _key(
@@ -148,8 +154,8 @@ BASE_DIGEST = _key(_OCI + "base.digest", "sha256:<hex>", r"sha256:[0-9a-f]{64}",
 KEYS: tuple[Key, ...] = (
     CPU_MODE, CPU_VERSION, GPU, GPU_ARCHITECTURE, CUDA_VERSION, ROCM_VERSION, GPU_DRIVER, MPI, MPI_IMPLEMENTATION,
     MPI_VERSION, MPI_ABI, MPI_MODE, MPI_OPTIMIZATION, FRAMEWORK, LIBFABRIC_ABI, PMI, LIBC_PROVIDER, GLIBC, OS_VENDOR,
-    OS_VERSION, KERNEL_VERSION, KERNEL_MODULES, TOOLS, DOCUMENTATION, VOCABULARY, CONFORMANCE, LOCK, RANK, TITLE,
-    IMAGE_VERSION, CREATED, LICENSES, REVISION, SOURCE_URL, BASE_NAME, BASE_DIGEST)
+    OS_VERSION, KERNEL_VERSION, KERNEL_MODULES, TOOLS, DOCUMENTATION, VOCABULARY, CONFORMANCE, LOCK, RANK, SIZE, SEAL,
+    TITLE, IMAGE_VERSION, CREATED, LICENSES, REVISION, SOURCE_URL, BASE_NAME, BASE_DIGEST)
 
 BY_NAME = MappingProxyType({name: key for key in KEYS for name in (*reversed(key.aliases), key.name)})
 

@@ -42,7 +42,7 @@ RULES = (
     Rule((voc.KERNEL_VERSION, voc.KERNEL_MODULES), system.kernel),
     Rule((voc.VOCABULARY,), system.vocabulary),
 )
-#: What an index's descriptors must say, so that nothing more has to be read to match them (rule N4).
+#: What an index's descriptors must say, so that nothing more has to be read to rank them (rule N4).
 DISCRIMINATING = (voc.CPU_VERSION, voc.GPU, voc.MPI)
 MAX_RANK = 9999
 

@@ -2,7 +2,7 @@
 
 An index whose descriptors say what tells images apart costs one request to rank. What lacks that is read further:
 manifest, configuration (labels come before annotations, rule R10), then what was attached to it. So is, by ``whole``,
-what a descriptor alone told: it holds the discriminating keys, and other keys decide, too.
+what a descriptor without a seal told: it holds the discriminating keys, and other keys decide, too.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonread import EMPTY
 from hpc3build.match import DISCRIMINATING
 from hpc3build.match.cpu import MACHINES
+from hpc3build.match.seal import sealed_size
 from hpc3build.oci import IMAGE_CONFIGS, INDEXES, Descriptor, Manifest
 from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
@@ -41,7 +42,8 @@ MAX_LINE = 1 << 20
 class Candidate:
     """``reference`` as given, ``pairs`` what it says, ``size`` the bytes of its layers (None where not read).
 
-    ``read`` is False where an index's descriptor alone told it: the image may say more, and otherwise.
+    ``read`` is False where an index's descriptor told it that no seal vouches for: the image may say more, and
+    otherwise.
     """
 
     reference: str
@@ -124,12 +126,14 @@ def _index(
         platform = child.platform or EMPTY
         if platform.get("os") == "unknown" or child.annotations.get("vnd.docker.reference.type"):
             continue  # BuildKit's attestations
-        known = Candidate(str(reference), child.digest, platform, child.annotations, read=False)
+        size = sealed_size(child)
+        known = Candidate(str(reference), child.digest, platform, child.annotations, size, read=size is not None)
+        enough = not reading.whole and (known.read or says_enough(child))
         if child.media_type in INDEXES:
             if depth:
                 inner = store.manifest(child.digest)
                 yield from _index(store, reference, inner, reading, budget, depth - 1)
-        elif (says_enough(child) and not reading.whole) or not _may_fit(platform, reading.host) or budget[0] <= 0:
+        elif enough or not _may_fit(platform, reading.host) or budget[0] <= 0:
             yield known
         else:
             budget[0] -= 1
@@ -144,7 +148,7 @@ def _index(
 
 def says_enough(descriptor: Descriptor) -> bool:
     """Whether nothing more has to be read to rank what this descriptor stands for."""
-    return all(any(name in descriptor.annotations for name in (key.name, *key.aliases)) for key in DISCRIMINATING)
+    return all(key.value_in(descriptor.annotations) is not None for key in DISCRIMINATING)
 
 
 def _may_fit(platform: Mapping[str, str], host: Fingerprint) -> bool:

@@ -117,7 +117,7 @@ def _children(store: Store, index: Manifest) -> Iterator[tuple[Manifest, Flavour
             manifest = store.manifest(child.digest)
             found = _of_image(store, manifest)
             kept = {**found.platform, **platform}
-            yield manifest, Flavour(members, kept, {**child.annotations, **found.pairs})
+            yield manifest, Flavour(members, kept, {**child.annotations, **found.pairs}, found.size)
 
 
 def _of_image(store: Store, manifest: Manifest) -> Flavour:
@@ -129,7 +129,8 @@ def _of_image(store: Store, manifest: Manifest) -> Flavour:
     platform = {"architecture": config.architecture, "os": config.os}
     if isinstance(variant := config.json.get("variant"), str) and variant:
         platform["variant"] = variant
-    return Flavour(descriptor, platform, {**manifest.annotations, **config.labels})
+    size = sum(layer.size for layer in manifest.layers)
+    return Flavour(descriptor, platform, {**manifest.annotations, **config.labels}, size)
 
 
 def _same_place(image: Reference, index: Reference) -> bool:
