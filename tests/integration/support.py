@@ -23,6 +23,22 @@ MARKERS = {
     "a comment of the CA bundle": "S3CRET-ca-5d1c",
     "a build secret": "S3CRET-file-5d1c",
 }
+#: What an MPI program on Debian 12 with its Open MPI says by its files alone, however it was made.
+DEBIAN_OPENMPI = {
+    "org.supercontainers.mpi": "openmpi",
+    "org.supercontainers.mpi.implementation": "openmpi",
+    "org.supercontainers.mpi.version": "4.1.4",
+    "org.supercontainers.mpi.abi.version": "40.30.4",
+    "org.supercontainers.mpi.portability.mode": "mpi_replace",
+    "org.supercontainers.communication.framework": "libfabric,psm2,ucx,verbs",
+    "org.supercontainers.libfabric.abi.version": "1.6",
+    "org.supercontainers.pmi.version": "pmix-4.2.2",
+    "org.supercontainers.kernel.version": "3.2.0",
+    "org.supercontainers.libc.provider": "glibc",
+    "org.supercontainers.glibc": "2.36",
+    "org.supercontainers.os.vendor": "debian",
+    "org.supercontainers.os.version": "12",
+}
 
 
 def missing(*tools: str) -> str:

@@ -19,9 +19,10 @@ from hpc3build.engines import ENTRY_POINT, How, launcher
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.reference import DAEMON
 from hpc3build.run import run
+from tests.files_alone import contradictions, files_alone, records_alone
 from tests.integration.conftest import loaded
 from tests.integration.docker_daemon import daemon
-from tests.integration.support import ROOT, Built, hpc3build, missing, sh
+from tests.integration.support import DEBIAN_OPENMPI, ROOT, Built, hpc3build, missing, sh
 
 CLONES = Path(os.environ.get("HPC3BUILD_TEST_SPACK") or "/nonexistent")
 LOCK = "/opt/spack-environment/spack.lock"
@@ -98,6 +99,13 @@ def test_concretized_in_the_builder_then_from_its_lock(concretized: Built, base:
         facts_are_right(second)
         assert sh("podman", "run", "--rm", "--pull=never", "--entrypoint", "", name, "cat", LOCK).stdout == lock
         assert second.annotations["io.github.hpc3build.lock"] == first.annotations["io.github.hpc3build.lock"]
+
+
+def test_files_alone_never_contradict_the_lock(concretized: Built) -> None:
+    """R9: equal, a bound that holds, or among the keys that docs/evidence.md says files cannot prove."""
+    alone, records = files_alone(concretized.reference), records_alone(concretized.reference)
+    assert contradictions(alone, records.annotations(), concretized.annotations) == []
+    assert alone.annotations() == DEBIAN_OPENMPI
 
 
 #: A batch job: nothing in it says how the image was made, nor which engine runs it.
