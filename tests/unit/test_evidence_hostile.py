@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
 import random
 import resource
+import signal
 import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from hpc3build.cli import main
 from hpc3build.errors import ImageError
@@ -88,11 +92,35 @@ def layout(folder: Path, layer: bytes) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def ends_within(seconds: int) -> Iterator[None]:
+    """A hang is a failure: seconds of CPU, as the machine may be busy."""
+
+    def late(*_: object) -> None:
+        raise AssertionError(f"no end after {seconds} s")
+
+    before = signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 LINKS = (special("usr/bin/x", tarfile.SYMTYPE, "x"), special("usr/bin/y", tarfile.LNKTYPE, "../../z"))
 ABSOLUTE = (("/etc/os-release", b"ID=x\n"), special("usr/bin/sh", tarfile.SYMTYPE, "/../../bin/sh"))
 DEVICES = (special("dev/sda", tarfile.BLKTYPE), special("usr/bin/p", tarfile.FIFOTYPE))
 NOISE = random.Random(1).randbytes(90_000)
-LYING = tar(("usr/lib/liba.so", ELF), pack=False).replace(b"00000000100", b"77777777777")
+
+
+def lying(size: int) -> bytes:
+    """A program that says to have another size than it has."""
+    info = tarfile.TarInfo("usr/lib/liba.so")
+    info.size = size
+    return gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + ELF.ljust(512, b"\0") + bytes(1024))
+
+
 EMPTY = tuple((f"usr/lib/lib{number}.so", b"") for number in range(20_000))
 HOSTILE: Mapping[str, tuple[Callable[[], bytes], int, str]] = {
     "traversal": (lambda: tar(("../../etc/passwd", b"x")), 4, "unsafe path"),
@@ -102,7 +130,15 @@ HOSTILE: Mapping[str, tuple[Callable[[], bytes], int, str]] = {
     "zeros": (lambda: b"".join(zeros(300 << 20)), 4, "decompression bomb"),
     "cut tar": (lambda: tar(("usr/bin/a", bytes(90_000)))[:-40], 4, "truncated"),
     "cut gzip": (lambda: tar(("usr/bin/a", NOISE))[:40_000], 4, "truncated"),
-    "lying size": (lambda: gzip.compress(LYING), 4, "sha256:"),
+    "a larger size": (lambda: lying(8 << 30), 4, "truncated"),
+    "a size beyond all": (lambda: lying(1 << 70), 4, "says it holds 1,180,591,620,717,411,303,424 bytes"),
+    "a negative size": (lambda: lying(-1), 4, "broken tar"),
+    "a smaller size": (lambda: lying(3), 0, "nothing is known"),
+    "a wrong checksum": (
+        lambda: gzip.compress(tar(("a", b"1"), pack=False).replace(b"0000755", b"0000644")),
+        4,
+        "checksum",
+    ),
     "absurd offsets": (lambda: tar(("usr/bin/a", absurd()), ("usr/lib/libmpi.so.40", absurd())), 0, "an MPI is in"),
     "an archive in it": (lambda: tar(("usr/lib/inner.so", tar(("usr/bin/b", ELF)))), 0, "nothing is known"),
     "a database of nothing": (
@@ -116,11 +152,22 @@ HOSTILE: Mapping[str, tuple[Callable[[], bytes], int, str]] = {
 
 @pytest.mark.parametrize(("layer", "status", "told"), HOSTILE.values(), ids=HOSTILE)
 def test_it_ends_clearly(
-    layer: Callable[[], bytes], status: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    layer: Callable[[], bytes],
+    status: int,
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = layout(tmp_path, layer())
+    folder = layout(tmp_path / "image", layer())
+    for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    assert main(["facts", f"oci:{folder}:latest"]) == status
+    with ends_within(60):
+        assert main(["facts", f"oci:{folder}:latest"]) == status
     shown = capsys.readouterr()
     assert told in shown.out + shown.err and "Traceback" not in shown.err
     assert sorted(tmp_path.rglob("*")) == before
@@ -148,6 +195,14 @@ def test_in_bounded_memory(layer: Callable[[], bytes], status: int, tmp_path: Pa
     assert "Traceback" not in done.stderr
 
 
+#: Layers by the end of their media types.
+PACKED: Mapping[str, Callable[[bytes], bytes]] = {
+    "tar": bytes,
+    "tar+gzip": lambda data: gzip.compress(data, 1),
+    "tar+zstd": lambda data: zstandard.compress(data, 1),
+}
+
+
 def fuzz(count: int, seed: int, folder: Path) -> None:
     """The layers of a real image with bytes changed: an ImageError or files, never anything else."""
     chance = random.Random(seed)  # (the same inputs every time)
@@ -168,10 +223,14 @@ def fuzz(count: int, seed: int, folder: Path) -> None:
             data[at] = chance.choice((0, 0x30, 0x37, 0xFF, chance.randrange(256)))
         if chance.random() < 0.2:
             del data[chance.randrange(len(data)) :]
-        content = bytes(data)
-        layer = Layer("sha256:0", "tar", lambda content=content: io.BytesIO(content))  # type: ignore[misc]
+        form = chance.choice(list(PACKED))
+        content = bytearray(PACKED[form](bytes(data)))
+        if form != "tar" and chance.random() < 0.5:
+            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        layer = Layer("sha256:0", form, lambda content=bytes(content): io.BytesIO(content))  # type: ignore[misc]
         try:
-            read_layers([layer], asked, scan=read_binary)
+            with ends_within(30):
+                read_layers([layer], asked, scan=read_binary)
         except ImageError as error:
             assert "layer sha256:0" in error.message
 
