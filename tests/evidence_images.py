@@ -32,9 +32,12 @@ def _entry(entry: Mapping[str, str]) -> Entry:
     return File(blobs()[entry["blob"]]) if "blob" in entry else entry["text"].encode()
 
 
-def make(name: str, path: Path, **more: Any) -> Manifest:
-    """The image ``name`` as the layout ``path``."""
-    image = IMAGES[name]
-    layers = [{place: _entry(entry) for place, entry in layer.items()} for layer in image["layers"]]
+def make(name: str, path: Path, *, instead: Mapping[str, Mapping[str, bytes]] | None = None, **more: Any) -> Manifest:
+    """The image ``name`` as the layout ``path``; ``instead`` of some of its files other ones."""
+    image, put = IMAGES[name], instead or {}
+    layers: list[dict[str, Entry]] = []
+    for layer in image["layers"]:
+        entries = {place: _entry(entry) for place, entry in layer.items() if place not in put}
+        layers.append(entries | {new: data for place in layer if place in put for new, data in put[place].items()})
     given = {"config": image["config"], "labels": image["labels"], **more}
     return make_layout(path, layers, **given)

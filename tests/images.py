@@ -96,10 +96,12 @@ def make_layout(
     architecture: str = "amd64",
     docker: bool = False,
     indent: int | None = None,
+    history: Sequence[Mapping[str, Any]] | None = None,
 ) -> Manifest:
     """Add an image to the layout at ``path`` (made when missing) and return its manifest.
 
     ``config`` holds members of the runtime configuration (Env, Entrypoint, User …), ``docker`` uses schema 2 types.
+    ``history`` is one entry a layer when it is left out.
     """
     tars = [layer_tar(layer) for layer in layers]
     run = dict(config or {}) | ({"Labels": dict(labels)} if labels is not None else {})
@@ -109,7 +111,7 @@ def make_layout(
         "os": "linux",
         "config": run,
         "rootfs": {"type": "layers", "diff_ids": [_digest(tar) for tar in tars]},
-        "history": [{"created_by": "tests/images.py"} for _ in tars],
+        "history": [{"created_by": "tests/images.py"} for _ in tars] if history is None else list(history),
     }
     if docker:
         types = [f"{DOCKER}.distribution.manifest.v2+json", f"{DOCKER}.container.image.v1+json"]

@@ -78,6 +78,14 @@ class Key:
             raise InputError(f"{self.name}: {value!r} is not a value of this key", hint=f"expected {self.grammar}")
         check_pair(self.name, value)
 
+    def holds(self, value: str) -> bool:
+        """Whether ``check`` takes ``value``."""
+        try:
+            self.check(value)
+        except InputError:
+            return False
+        return True
+
 
 @dataclass(frozen=True)
 class Fact:

@@ -10,9 +10,10 @@ from types import MappingProxyType
 from hpc3build.evidence.applications import Program
 from hpc3build.evidence.binary import Binary, is_libmpi
 from hpc3build.evidence.image import Evidence
+from hpc3build.evidence.layers import ImageFile
 from hpc3build.evidence.loader import Loaded
 from hpc3build.evidence.packages import Installed
-from hpc3build.facts import Fact, Key, Note, Source, Statement
+from hpc3build.facts import Fact, Facts, Key, Note, Source, Statement
 from hpc3build.facts import vocabulary as voc
 from hpc3build.sonames import MPI_FAMILIES
 
@@ -36,6 +37,9 @@ _PACKAGES = MappingProxyType(
     }
 )
 _ANY_PACKAGE = re.compile(r"(?:lib)?(?:openmpi|mpich|mvapich|impi|intel-?mpi|intel-oneapi-mpi|hpcx)[a-z0-9._+-]*")
+#: Implementations whose releases are archives of this name.
+_ARCHIVES = frozenset({"openmpi", "mpich", "mvapich", "mvapich2"})
+_PREFIX = re.compile(r"--prefix[= ](/[^\s\"';&|]+)")
 _STATIC = MappingProxyType(
     {"ompi_mpi_init": "openmpi", "MPID_Init": "mpich", "MPIR_CVAR_ABORT_ON_LEAKED_HANDLES": "mpich"}
 )
@@ -135,6 +139,32 @@ def _version(evidence: Evidence, implementations: set[str], paths: tuple[str, ..
     if len({package.upstream for package in packages}) == 1:
         first = packages[0]
         yield Fact(voc.MPI_VERSION, first.upstream, Source.FILES, first.origin)
+
+
+def from_history(evidence: Evidence, known: Facts) -> Iterator[Statement]:
+    """The release of an MPI that was built where no package manager looks.
+
+    Only where it is unknown otherwise, and the command that made the library's own layer names one release's archive
+    and the prefix that the library lies in.
+    """
+    name = known.value(voc.MPI_IMPLEMENTATION)
+    if name not in _ARCHIVES or voc.MPI_VERSION in known:
+        return
+    files = {use.library.file.path: use.library.file for use in uses(evidence) if use.library and use.library.file}
+    built = [_built(name, file, evidence.history.commands.get(file.layer, "")) for file in files.values()]
+    releases = dict(filter(None, built))
+    if all(built) and len(releases) == 1:
+        yield from (Fact(voc.MPI_VERSION, release, Source.LABEL, told) for release, told in releases.items())
+
+
+def _built(name: str, file: ImageFile, command: str) -> tuple[str, str] | None:
+    """Which release of the MPI ``name`` the ``command`` of its layer built ``file`` from, and what tells it."""
+    releases = set(re.findall(rf"(?<![\w.-]){name}-(\d+(?:\.\d+)+\w*)\.tar\b", command))
+    prefixes = [prefix for prefix in _PREFIX.findall(command) if file.path.startswith(f"{prefix.rstrip('/')}/lib")]
+    if len(releases) != 1 or not prefixes:
+        return None
+    (release,) = releases
+    return release, f"history of {file.layer}: {name}-{release}.tar, --prefix={prefixes[0]} of {file.path}"
 
 
 def _abi(found: Iterable[Use]) -> Iterator[Statement]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from hpc3build.errors import InputError
 from hpc3build.evidence.image import Evidence
 from hpc3build.facts import (
     Conflict,
@@ -78,8 +77,10 @@ def of_image(evidence: Evidence, stack: Stack | None, labels: Mapping[str, str])
     for found in _OF_FILES if evidence.complete else (system.distribution,):
         statements += (_no_conflict(statement, decided) for statement in found(evidence))
     statements += declared.statements(evidence.env, labels)
+    statements += declared.of_builder(evidence.history, labels)
+    statements += [Note(voc.MPI_VERSION, f"its packages are not known: {why}", path) for path, why in evidence.unread]
     facts = gather(statements, agree)
-    derived = list(declared.of_mpi(labels, facts))
+    derived = [*declared.of_mpi(labels, facts), *mpi_found.from_history(evidence, facts)]
     if (cuda := facts.get(voc.CUDA_VERSION)) is not None:
         derived += gpu_found.driver(cuda, facts.value(voc.GPU_ARCHITECTURE))
     return gather([*statements, *derived], agree) if derived else facts
@@ -97,13 +98,5 @@ def of_labels(labels: Mapping[str, str]) -> Iterator[Fact]:
     """Labels of the vocabulary, as the weakest kind of evidence (R10); what breaks a key's grammar says nothing."""
     for name, value in sorted(labels.items()):
         key = voc.BY_NAME.get(name)
-        if key is not None and _holds(key, value):
+        if key is not None and key.holds(value):
             yield Fact(key, value, Source.LABEL, f"label {name}")
-
-
-def _holds(key: Key, value: str) -> bool:
-    try:
-        key.check(value)
-    except InputError:
-        return False
-    return True

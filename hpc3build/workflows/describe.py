@@ -14,6 +14,7 @@ from hpc3build.environment import ENVIRONMENT
 from hpc3build.errors import InputError
 from hpc3build.evidence import applications, loader, packages, profile
 from hpc3build.evidence.binary import Binary, read_binary
+from hpc3build.evidence.history import History, read_history
 from hpc3build.evidence.image import Evidence
 from hpc3build.evidence.layers import SCAN, ImageFiles, Layer, Wanted, read_layers
 from hpc3build.facts import Fact, Facts, Note, Source, Statement, cpu, document, gather, subjects
@@ -237,13 +238,18 @@ def _wanted(depth: Depth, config: ImageConfig) -> Wanted:
     return asked
 
 
+def _scan(path: str, size: int, pieces: Iterator[bytes]) -> object:
+    """What is kept of a file that is looked into: a package manager's database, a program or library."""
+    return packages.scan(path, size, pieces) or read_binary(path, size, pieces)
+
+
 def describe(store: Store, reference: Reference, *, labels: bool = True, depth: Depth = DEFAULT) -> Described:
-    """Read an image's layers as streams and derive its facts. ``labels=False`` leaves its labels out of it."""
+    """Read an image's layers as streams and derive its facts. Without ``labels`` its history is left out, too."""
     manifest = named(store, reference)
     config = read_config(store, reference, manifest)
     layers = image_layers(store, manifest)
     enough = (lambda files: read_stack(files) is not None) if depth.fast else None
-    files = read_layers(layers, _wanted(depth, config), scan=read_binary, enough=enough)
+    files = read_layers(layers, _wanted(depth, config), scan=_scan, enough=enough)
     stack = read_stack(files)
     records = tuple(packages.installed(files))
     evidence = Evidence(
@@ -257,7 +263,9 @@ def describe(store: Store, reference: Reference, *, labels: bool = True, depth: 
             named=depth.roots,
         ),
         packages=records,
+        unread=tuple(packages.unread(files)),
         env=config.env,
+        history=read_history(config, [layer.digest for layer in layers]) if labels else History(),
         complete=len(files.layers) == len(layers),
     )
     if evidence.applications.missing:

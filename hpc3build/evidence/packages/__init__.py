@@ -6,23 +6,12 @@ One module a manager, each with ``wanted`` (what it reads) and ``read``; ``insta
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from types import ModuleType
 
 from hpc3build.evidence.layers import ImageFiles
-from hpc3build.evidence.packages.record import MAX_BYTES, Installed
-
-#: Names, lower-cased, of packages that say something about MPI, CUDA, ROCm, UCX, libfabric or process management.
-MATTER = re.compile(
-    r"(?:lib)?(?:openmpi|mpich|mvapich2?|intel-?mpi|impi|intel-oneapi-mpi|hpcx|pmix|ucx|fabric1?|ucp?0|mpi4py)"
-    r"[a-z0-9._+-]*"
-    r"|intel-oneapi-mpi[a-z0-9.-]*|impi[-_]rt|mpi"
-    r"|cuda[a-z0-9._-]*|nvidia[-_]cuda[a-z0-9._-]*|libcudart[a-z0-9.]*|cudatoolkit"
-    r"|rocm[a-z0-9._-]*|hip[-_a-z0-9.]*|torch|tensorflow[a-z0-9._-]*|jaxlib|jax-cuda[a-z0-9._-]*|cupy[a-z0-9._-]*|pytorch"
-)
-
+from hpc3build.evidence.packages.record import MATTER, MAX_BYTES, Installed
 
 #: Python packages whose libraries are an application's own code, by the folder that they are imported from.
 _FRAMEWORKS = {"torch": "torch", "pytorch": "torch", "tensorflow": "tensorflow", "jaxlib": "jaxlib", "mpi4py": "mpi4py"}
@@ -55,10 +44,24 @@ def wanted(path: str) -> int | None:
     return max((count for count in asked if count is not None), default=None)
 
 
+def scan(path: str, size: int, pieces: Iterator[bytes]) -> object:
+    """Of the records for which ``wanted`` says SCAN what is kept; None for all other files."""
+    from hpc3build.evidence.packages import rpm
+
+    return rpm.scan(path, size, pieces) if path in rpm.DATABASES else None
+
+
+def unread(files: ImageFiles) -> Iterator[tuple[str, str]]:
+    """Paths of records that are there and could not be read, and why."""
+    from hpc3build.evidence.packages import rpm
+
+    return ((path, database.unread) for path, database in rpm.databases(files) if database.unread)
+
+
 def installed(files: ImageFiles) -> Iterator[Installed]:
     """The packages that matter, in the order of the managers."""
     for manager in managers():
         yield from (package for package in manager.read(files) if MATTER.fullmatch(package.name.lower()))
 
 
-__all__ = ["MATTER", "MAX_BYTES", "Installed", "installed", "managers", "wanted"]
+__all__ = ["MATTER", "MAX_BYTES", "Installed", "installed", "managers", "scan", "unread", "wanted"]

@@ -7,15 +7,13 @@ import re
 from collections.abc import Iterator
 
 from hpc3build.evidence.layers import ImageFiles
-from hpc3build.evidence.packages.record import Installed
+from hpc3build.evidence.packages.record import MATTER, Installed
 
 _RECORD = re.compile(r"^(?P<prefix>.*)/conda-meta/(?P<name>.+)-(?P<version>[^-/]+)-(?P<build>[^-/]+)\.json$")
 
 
 def wanted(path: str) -> int | None:
     """Bytes to read of ``path``; names tell which packages matter, and the files list all of a package's files."""
-    from hpc3build.evidence.packages import MATTER
-
     match = _RECORD.match(path)
     return 4 << 20 if match and MATTER.fullmatch(match["name"].lower()) else None
 

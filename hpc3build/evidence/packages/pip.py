@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from hpc3build.evidence.layers import ImageFiles
-from hpc3build.evidence.packages.record import Installed
+from hpc3build.evidence.packages.record import MATTER, Installed
 
 _RECORD = re.compile(
     r"^(?P<folder>.*)/(?P<name>[^/]+?)-(?P<version>[^/-]+)\.(?:dist-info/METADATA|egg-info(?:/PKG-INFO)?)$"
@@ -18,8 +18,6 @@ def wanted(path: str) -> int | None:
     """Bytes to read of ``path``: the fields stand at the top."""
     if not path.endswith(("/METADATA", "-info", "/PKG-INFO")):
         return None
-    from hpc3build.evidence.packages import MATTER
-
     match = _RECORD.match(path)
     return 16 << 10 if match and MATTER.fullmatch(match["name"].lower()) else None
 
