@@ -68,23 +68,24 @@ def ndb(*headers: bytes) -> bytes:
 
 
 def berkeley(values: list[bytes], *, size: int = 512, order: str = "<", seed: int | None = None) -> bytes:
-    """A hash file of these values; with ``seed`` its overflow pages lie in any order."""
+    """A hash file of these values, long ones in overflow pages; with ``seed`` those lie in any order."""
 
     def page(number: int, previous: int, following: int, entries: int, offset: int, kind: int, content: bytes) -> bytes:
         head = struct.pack(order + "8xIIIHHBB", number, previous, following, entries, offset, 0, kind)
         return (head + content).ljust(size, b"\0")
 
     room = size - 26
-    parts = [[value[at : at + room] for at in range(0, len(value), room)] for value in values]
+    long = [value if len(value) > size // 4 else b"" for value in values]
+    parts = [[value[at : at + room] for at in range(0, len(value), room)] for value in long]
     places = list(range(1 + len(values), 1 + len(values) + sum(map(len, parts))))
     if seed is not None:
         random.Random(seed).shuffle(places)
     pages: dict[int, bytes] = {}
     for number, chain in enumerate(parts, 1):
         own, places = places[: len(chain)], places[len(chain) :]
-        pair = struct.pack(order + "B3xII", 3, own[0], sum(map(len, chain))).rjust(size - 26 - 4, b"\0")
-        index = struct.pack(order + "HH", size, size - 12)  # an empty key, then the value
-        pages[number] = page(number, 0, 0, 2, size - 12, 13, index + pair)
+        value = struct.pack(order + "B3xII", 3, own[0], 0) if chain else b"\1" + values[number - 1]
+        index = struct.pack(order + "HH", size, size - len(value))  # an empty key, then the value
+        pages[number] = page(number, 0, 0, 2, 0, 13, index + value.rjust(size - 26 - 4, b"\0"))
         for at, content in enumerate(chain):
             previous = own[at - 1] if at else 0
             following = own[at + 1] if at + 1 < len(own) else 0
@@ -137,9 +138,24 @@ def test_a_name_that_comes_in_a_later_page() -> None:
 
 
 def test_chains_that_no_pair_names_are_left_over() -> None:
-    whole = berkeley([header("openmpi"), header("mpich")])
+    whole = berkeley([header("openmpi", more=200), header("mpich", more=200)])
     freed = whole[: 512 + 26] + bytes(512 - 26) + whole[1024:]
     assert found(BERKELEY, freed) == {"mpich 1-1 1"}
+
+
+def test_hash_pages_of_old_releases_and_pages_that_are_not_their_own() -> None:
+    whole = bytearray(berkeley([header("openmpi"), header("mpich")]))
+    whole[512 + 25] = 2
+    assert found(BERKELEY, bytes(whole)) == {"openmpi 1-1 1", "mpich 1-1 1"}
+    whole[512 + 8] = 2
+    assert found(BERKELEY, bytes(whole)) == {"mpich 1-1 1"}
+
+
+def test_a_pair_at_the_end_of_its_page() -> None:
+    index = struct.pack("<HHHHHH", 512, 505, 500, 300, 0, 600)
+    page = struct.pack("<8xIIIHHBB", 1, 0, 0, 0xFFFF, 0, 0, 13) + index.ljust(512 - 26 - 7, b"\0") + b"\3" + bytes(6)
+    meta = berkeley([])
+    assert read(BERKELEY, meta + page) == rpm.Database()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +180,8 @@ def test_why_a_database_is_unread(path: str, data: bytes, why: str) -> None:
 
 @needs_deserialize
 def test_why_sqlite_is_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    for broken in (b"", bytes(10), OF_SQLITE[:4096], OF_SQLITE[:4096] + bytes(len(OF_SQLITE) - 4096)):
+    schema = OF_SQLITE.replace(b"CREATE TABLE", b"CREATE \xffABLE")
+    for broken in (b"", bytes(10), OF_SQLITE[:4096], OF_SQLITE[:4096] + bytes(len(OF_SQLITE) - 4096), schema):
         assert "damaged SQLite" in read(SQLITE, broken).unread
     monkeypatch.setattr(rpm_sqlite, "MAX_BYTES", 1 << 17)
     assert "are read up to 0 MiB" in read(SQLITE, OF_SQLITE).unread
@@ -172,7 +189,7 @@ def test_why_sqlite_is_unread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpm_berkeley, "MAX_PACKAGES", 2)
-    assert "more than 2 packages" in read(BERKELEY, berkeley([header("a")] * 3)).unread
+    assert "more than 2 packages" in read(BERKELEY, berkeley([header("a", more=200)] * 3)).unread
     monkeypatch.undo()
     monkeypatch.setattr(rpm_berkeley, "MAX_HELD", 5000)
     assert "too scattered" in read(BERKELEY, berkeley([header("a", more=2000)] * 9, seed=1)).unread

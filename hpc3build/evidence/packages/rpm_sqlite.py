@@ -42,7 +42,7 @@ def packages(pieces: Iterator[bytes], path: str, size: int) -> Iterator[Installe
             for (head,) in connection.execute(_QUERY, (HEAD, MAX_PACKAGES)):
                 if isinstance(head, bytes) and (found := package(head, path)) is not None:
                     yield found
-        except (sqlite3.Error, OverflowError) as error:
-            raise UnreadableError(f"a damaged SQLite database ({error})") from error
+        except (sqlite3.Error, OverflowError, UnicodeError) as error:  # the last of words about a damaged schema
+            raise UnreadableError("a damaged SQLite database") from error
         finally:
             connection.close()
