@@ -117,6 +117,29 @@ def test_ndb() -> None:
         assert found(NDB, database, size) == {"mpich 4.1.2-1 4.1.2", "openmpi 5.0-1 5.0"}
 
 
+@pytest.mark.parametrize(
+    ("slot", "left"),
+    [
+        ((b"Slot", 3, 256, 9), {"mpich"}),  # another's number
+        ((b"Slot", 2, 256, 2), {"mpich"}),  # longer than its place
+        ((b"Slot", 0, 256, 9), {"mpich"}),  # free
+        ((b"slot", 2, 256, 9), {"mpich"}),
+        ((b"Slot", 2, 1 << 31, 9), {"mpich"}),
+        ((b"Slot", 2, 0, 9), {"mpich"}),  # among the slots
+        ((b"Slot", 2, 256, 9), {"mpich", "openmpi"}),
+    ],
+)
+def test_slots_of_ndb(slot: tuple[bytes, int, int, int], left: set[str]) -> None:
+    whole = bytearray(ndb(header("bash"), header("openmpi"), header("mpich")))
+    blobs = [whole[at : at + 16] for at in (32, 48, 64)]
+    size = 16 * struct.unpack("<4sIII", blobs[0])[3]
+    # openmpi's header is put first, where the slot under test says that it lies
+    place = struct.unpack("<4sIII", blobs[1])[2] * 16
+    whole[4096 : 4096 + size] = whole[place : place + size]
+    whole[32:48], whole[48:64] = bytes(16), struct.pack("<4sIII", *slot)
+    assert {each.name for each in read(NDB, bytes(whole)).packages} == left
+
+
 @given(
     st.lists(st.sampled_from([0, 400, 2000, HEAD + 9000]), min_size=1, max_size=12),
     st.integers(0, 1 << 30),
@@ -151,8 +174,14 @@ def test_hash_pages_of_old_releases_and_pages_that_are_not_their_own() -> None:
     assert found(BERKELEY, bytes(whole)) == {"mpich 1-1 1"}
 
 
+def test_a_page_holds_no_more_than_it_says() -> None:
+    whole = bytearray(berkeley([header("openmpi", more=200)]))
+    whole[1024 + 22 : 1024 + 24] = struct.pack("<H", 40)
+    assert read(BERKELEY, bytes(whole)) == rpm.Database()
+
+
 def test_a_pair_at_the_end_of_its_page() -> None:
-    index = struct.pack("<HHHHHH", 512, 505, 500, 300, 0, 600)
+    index = struct.pack("<HHHHHHHH", 512, 505, 500, 300, 0, 600, 700, 600)
     page = struct.pack("<8xIIIHHBB", 1, 0, 0, 0xFFFF, 0, 0, 13) + index.ljust(512 - 26 - 7, b"\0") + b"\3" + bytes(6)
     meta = berkeley([])
     assert read(BERKELEY, meta + page) == rpm.Database()

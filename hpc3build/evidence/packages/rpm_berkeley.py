@@ -36,11 +36,9 @@ class _Stretch:
     data: bytes
     following: int
     begins: bool  # nothing precedes it
-    done: bool = False  # its beginning was handed on
 
     def extend(self, other: _Stretch) -> None:
-        if not self.done:
-            self.data = (self.data + other.data)[:HEAD]
+        self.data = (self.data + other.data)[:HEAD]
         self.following = other.following
 
 
@@ -128,20 +126,16 @@ class _Chains:
             self._forget(before)
             before.extend(stretch)
             stretch = before
-        if stretch.begins and not stretch.done and (len(stretch.data) == HEAD or not stretch.following):
-            if (found := package(stretch.data, self._path)) is not None:
-                self._found[stretch.first] = found
-            stretch.data, stretch.done = b"", True
-        if not (stretch.done and not stretch.following):
+        if not stretch.begins or stretch.following:
             self._keep(stretch)
+        elif (found := package(stretch.data, self._path)) is not None:
+            self._found[stretch.first] = found
 
     def packages(self) -> Iterator[Installed]:
         """Those of the chains that are values: others are left over from a write that was broken off."""
         return (found for first, found in self._found.items() if first in self.named)
 
     def _keep(self, stretch: _Stretch) -> None:
-        if (other := self._by_following.get(stretch.following)) is not None:  # both say so: the file is damaged
-            self._forget(other)
         if not stretch.begins:
             self._by_first[stretch.first] = stretch
         if stretch.following:
