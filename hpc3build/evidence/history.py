@@ -31,27 +31,42 @@ class History:
     last: str = ""
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """``layer`` tells whether it made one."""
+
+    command: str
+    comment: str
+    layer: bool
+
+
 def read_history(config: ImageConfig, layers: Sequence[str]) -> History:
     """What ``config`` tells of its ``layers``, the digests of the manifest, oldest first."""
-    entries = [(_text(entry, "created_by"), _text(entry, "comment")) for entry in config.history]
-    made = [_text(entry, "created_by") for entry in config.history if entry.get("empty_layer") is not True]
+    entries = [
+        _Entry(_text(entry, "created_by"), _text(entry, "comment"), entry.get("empty_layer") is not True)
+        for entry in config.history
+    ]
+    made = [entry.command for entry in entries if entry.layer]
     # Layers that were joined, and ones of equal content, cannot be told apart.
     whole = len(made) == len(layers) == len(set(layers))
     commands = dict(zip(layers, made, strict=True)) if whole else {}
-    return History(MappingProxyType(commands), _base(config, entries), entries[-1][0] if entries else "")
+    return History(MappingProxyType(commands), _base(config, entries), entries[-1].command if entries else "")
 
 
-def _base(config: ImageConfig, entries: Sequence[tuple[str, str]]) -> str | None:
-    """The image of the last ``FROM``, unless something that is not buildah may have added to it since."""
-    if config.json.get("docker_version"):
+def _base(config: ImageConfig, entries: Sequence[_Entry]) -> str | None:
+    """The image of the last ``FROM``, unless something else may have added to it since.
+
+    A build on an image that is named by its ID leaves no name, and looks like the next layer of the same build: so
+    there is one layer at most.
+    """
+    start = max((at for at, entry in enumerate(entries) if "FROM " in entry.comment), default=None)
+    if start is None or config.json.get("docker_version"):
         return None
-    start = max((at for at, (_, comment) in enumerate(entries) if "FROM " in comment), default=None)
-    if start is None or not all(_BUILDAH.match(command) for command, _ in entries[start:]):
+    first, *others = entries[start:]
+    if any(entry.comment for entry in others) or sum(entry.layer for entry in entries[start:]) > 1:
         return None
-    if any(comment for _, comment in entries[start + 1 :]):
-        return None
-    match = _QUALIFIED.fullmatch(entries[start][1])
-    return match[1] if match else None
+    match = _QUALIFIED.fullmatch(first.comment)
+    return match[1] if match and all(_BUILDAH.match(entry.command) for entry in (first, *others)) else None
 
 
 def _text(entry: Mapping[str, object], name: str) -> str:
