@@ -59,6 +59,8 @@ GOOD_AND_BAD: dict[str, tuple[list[str], list[str]]] = {
     ),
     "LOCK": ([DIGEST], ["", DIGEST[:-1], DIGEST.upper(), DIGEST + "0", "sha512:" + "0" * 128]),
     "RANK": (["0", "-3", "100"], ["", "1.5", "+1", "high", "\u0661"]),
+    "SIZE": (["0", "812345678"], ["", "-1", "1.5", "1e9", "\u0661", "9" * 19]),
+    "SEAL": (["sha256:" + "0f" * 32], ["", "0f" * 32, "sha256:" + "0F" * 32, "sha512:" + "0f" * 32]),
     "TITLE": (["gromacs", "Gr\u00f6\u00dfe \u2013 $x `y` \"z\""], ["", "a\nb", "a\tb", "\x7f", "a\x00"]),
     "IMAGE_VERSION": (["2021.5", "main"], ["", "1\n2"]),
     "CREATED": (
