@@ -14,9 +14,9 @@ mapfile -t options <"$here/options.txt"
 # Decided in this builder, for --target native.
 [ ! -e "$here/native/options.txt" ] || mapfile -t -O "${#options[@]}" options <"$here/native/options.txt"
 # The person's own files; those of the parts before this one are here, too. EasyBuild looks for sources on the robot path
-# before it looks where it has fetched some.
+# before it looks where it has fetched some; SOURCES has them by their software's name, so it is first.
 robot='' sources=''
-for folder in "$here"/*/easyconfigs "${3-}"; do
+for folder in "${3-}" "$here"/*/easyconfigs; do
     [ ! -d "$folder" ] || robot=$robot$folder: sources=$sources:$folder
 done
 # A source that is a URL is taken from nowhere else.

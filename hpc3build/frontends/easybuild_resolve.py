@@ -54,6 +54,8 @@ def _key(sources: Sources, python: str) -> str | None:
         "files": bool(sources.sourcepath),
     }
     files = [*_SCRIPTS, *sources.easyblocks, *([sources.hooks] if sources.hooks else [])]
+    if sources.sourcepath:
+        files += (file for folder in sources.robot_paths for file in folder.rglob("checksums.json"))
     return cache.key_of(question, sources.robot_paths, files)
 
 
