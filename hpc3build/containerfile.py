@@ -56,17 +56,24 @@ class BuildContext:
         try:
             _clear(folder)
             for name, data in {**self.files, FORMATS[self.form]: self.containerfile.encode()}.items():
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path = _place(folder, name)
                 path.write_bytes(data)
                 path.chmod(0o755 if name in self.executable else 0o644)
             for name, source in self.large.items():
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path = _place(folder, name)
                 shutil.copyfile(source, path)
                 path.chmod(0o644)
         except OSError as error:
             raise InputError(f"cannot write the build context to {folder}: {error.strerror}") from error
+
+
+def _place(folder: Path, name: str) -> Path:
+    """The path of a file below ``folder``, in folders that the builder's plain user can read under any umask here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for parent in list(reversed(Path(name).parents))[1:]:
+        (folder / parent).mkdir(exist_ok=True)
+        (folder / parent).chmod(0o755)
+    return folder / name
 
 
 def _clear(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -240,10 +241,16 @@ def test_each_step_mounts_its_sources(tmp_path: Path) -> None:
         assert f"--mount=type=bind,source=sources/{part},target=/run/sources/{part} \\" in text
         assert f"install.sh /opt/easybuild {part} /run/sources/{part}\n" in text
     assert "COPY sources" not in text
-    for _ in range(2):
-        context.write(tmp_path / "out")
+    before = os.umask(0o077)
+    try:
+        for _ in range(2):
+            context.write(tmp_path / "out")
+    finally:
+        os.umask(before)
     assert (tmp_path / "out/sources/dependencies/c/C/v1.tar.gz").read_bytes() == b"other"
-    assert oct((tmp_path / "out/sources/application/a/A/v1.tar.gz").stat().st_mode & 0o777) == "0o644"
+    modes = {path.is_dir(): path.stat().st_mode & 0o777 for path in (tmp_path / "out/sources").rglob("*")}
+    assert modes == {True: 0o755, False: 0o644}, "a plain user reads them in the builder"
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").glob("**/easybuild/")} == {0o755}
     again = recipe(tmp_path / "in")
     assert build_context(again, easybuild.context(again, None)) == context
 
