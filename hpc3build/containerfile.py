@@ -34,6 +34,7 @@ FORMATS: Mapping[str, str] = MappingProxyType({"containerfile": "Containerfile",
 class BuildContext:
     """``containerfile`` and the context's other ``files`` by their relative path; ``final_image`` is its base.
 
+    ``large`` are files of this machine that are copied when the context is written, by their relative path.
     ``final_digest`` is that image's where the text names it, so that no engine has to be asked.
     ``form`` is a key of FORMATS: what the text is. ``secrets`` are files of this machine that a build gets as secrets.
     """
@@ -45,6 +46,7 @@ class BuildContext:
     executable: frozenset[str] = frozenset()
     secrets: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
     final_digest: str | None = None
+    large: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
 
     def write(self, folder: Path) -> None:
         """Write the whole context into ``folder``, in place of an older one of ours. Raises InputError.
@@ -54,12 +56,24 @@ class BuildContext:
         try:
             _clear(folder)
             for name, data in {**self.files, FORMATS[self.form]: self.containerfile.encode()}.items():
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path = _place(folder, name)
                 path.write_bytes(data)
                 path.chmod(0o755 if name in self.executable else 0o644)
+            for name, source in self.large.items():
+                path = _place(folder, name)
+                shutil.copyfile(source, path)
+                path.chmod(0o644)
         except OSError as error:
             raise InputError(f"cannot write the build context to {folder}: {error.strerror}") from error
+
+
+def _place(folder: Path, name: str) -> Path:
+    """The path of a file below ``folder``, in folders that the builder's plain user can read under any umask here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for parent in list(reversed(Path(name).parents))[1:]:
+        (folder / parent).mkdir(exist_ok=True)
+        (folder / parent).chmod(0o755)
+    return folder / name
 
 
 def _clear(folder: Path) -> None:
@@ -97,7 +111,7 @@ def build_context(
         "cmd": list(CMD),
         "secrets": "".join(f" --mount=type=secret,id={name},mode=0444" for name in settings.secrets),
         "caches": "".join(f" --mount=type=cache,target={path},mode=1777" for path in settings.caches),
-        "carried": bool(context.sources),
+        "carried": bool(context.sources or context.large),
     }
     files = {f"hpc3build/{name}": data for name, data in (*_shared(frontend), *context.files.items())}
     files["hpc3build/env.json"] = (json.dumps(dict(settings.env), indent=1, sort_keys=True) + "\n").encode()
@@ -112,6 +126,7 @@ def build_context(
         frozenset(f"hpc3build/{name}" for name in context.executable),
         context.secrets,
         variables["final_image"].partition("@")[2] or None,
+        MappingProxyType({f"sources/{name}": path for name, path in sorted(context.large.items())}),
     )
 
 

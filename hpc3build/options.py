@@ -101,6 +101,13 @@ def _add_easybuild(parser: argparse.ArgumentParser, *, building: bool) -> None:
         group.add_argument("--no-cache", action="store_true", help="resolve easyconfigs anew")
         return
     group.add_argument(
+        "--sourcepath",
+        metavar="DIR[:DIR]",
+        action="append",
+        default=[],
+        help="folders of downloaded sources: those that the easyconfigs name travel into the build",
+    )
+    group.add_argument(
         "--accept-eula-for",
         metavar="NAME[,NAME]",
         action="append",
@@ -164,7 +171,8 @@ def settings(options: argparse.Namespace) -> Any:
             raise InputError(f"--{name.replace('_', '-')} is for --concretize host")
     if given["concretize"] == "host":
         given["concretize_seconds"] = given["concretize_seconds"] or SECONDS
-    lists = {name: tuple(getattr(options, name, ())) for name in ("host_provided", "robot_paths", "include_easyblocks")}
+    of_paths = ("robot_paths", "include_easyblocks", "sourcepath")
+    lists = {name: tuple(getattr(options, name, ())) for name in ("host_provided", *of_paths)}
     accepted = tuple(name for text in getattr(options, "accept_eula_for", ()) for name in text.split(",") if name)
     seen = {name: value for name, value in os.environ.items() if name in _FOR_SPACK and value}
     return Settings().overridden(**given, **lists, accept_eula_for=accepted, environment=seen, cache=_cache(options))

@@ -69,6 +69,7 @@ class Settings:
     include_easyblocks: tuple[str, ...] = ()
     hooks: str | None = None
     accept_eula_for: tuple[str, ...] = ()
+    sourcepath: tuple[str, ...] = ()
     modules: str | None = None
     keep_compilers: bool | None = None
     cache: Path | None = None
@@ -183,12 +184,12 @@ class _SettingsReader(Section):
     def _easybuild(self) -> dict[str, Any]:
         """Options of EasyBuild's own; paths are those from the file's folder."""
         section = self.section("easybuild")
-        section.only(("robot_paths", "include_easyblocks", "hooks", "accept_eula_for", "modules", "keep_compilers"))
+        paths = ("robot_paths", "include_easyblocks", "sourcepath")
+        section.only((*paths, "hooks", "accept_eula_for", "modules", "keep_compilers"))
         folder = self.path.resolve().parent
         hooks = section.text("hooks")
         return {
-            "robot_paths": tuple(str(folder / text) for text in section.texts("robot_paths")),
-            "include_easyblocks": tuple(str(folder / text) for text in section.texts("include_easyblocks")),
+            **{name: tuple(str(folder / text) for text in section.texts(name)) for name in paths},
             "hooks": str(folder / hooks) if hooks else None,
             "accept_eula_for": section.texts("accept_eula_for"),
             "modules": section.choice("modules", MODULES),

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hpc3build"
 #: Parts of the script that runs under another Python, beside the real EasyBuild.
-CLOSURE = {f"frontends.easybuild_{name}" for name in ("cage", "closure", "modules", "problems")}
+CLOSURE = {f"frontends.easybuild_{name}" for name in ("cage", "closure", "files", "modules", "problems")}
 
 #: Who alone may import these. A name that ends in ".*" stands for a folder.
 ONLY = {

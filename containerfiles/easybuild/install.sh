@@ -1,6 +1,6 @@
 #!/bin/bash
-# Install one part of the easyconfigs: install.sh PREFIX PART, as a plain user, with nothing of the caller's environment
-# but the site's proxies and CA (EasyBuild's records would keep the rest).
+# Install one part of the easyconfigs: install.sh PREFIX PART [SOURCES], as a plain user, with nothing of the caller's
+# environment but the site's proxies and CA (EasyBuild's records would keep the rest). SOURCES is a folder of sources.
 set -euo pipefail
 prefix=$1
 part=$2
@@ -10,31 +10,51 @@ keep=()
 for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE CURL_CA_BUNDLE; do
     [ -z "${!name-}" ] || keep+=("$name=${!name}")
 done
-mapfile -t easyconfigs <"$here/$part/easyconfigs.txt"
 mapfile -t options <"$here/options.txt"
 # Decided in this builder, for --target native.
 [ ! -e "$here/native/options.txt" ] || mapfile -t -O "${#options[@]}" options <"$here/native/options.txt"
-# The person's own files. Those of the parts before this one are here, too.
+# The person's own files; those of the parts before this one are here, too. EasyBuild looks for sources on the robot path
+# before it looks where it has fetched some; SOURCES has them by their software's name, so it is first.
 robot='' sources=''
-for folder in "$here"/*/easyconfigs; do
+for folder in "${3-}" "$here"/*/easyconfigs; do
     [ ! -d "$folder" ] || robot=$robot$folder: sources=$sources:$folder
 done
+# A source that is a URL is taken from nowhere else.
+[ ! -d "${3-}/fetched" ] || cp -rf "$3/fetched/." /opt/hpc3build/sources/
 [ ! -e "$here/own/hooks.py" ] || options+=("--hooks=$here/own/hooks.py")
 if [ -d "$here/own/easyblocks" ]; then
     options+=("--include-easyblocks=$(find "$here/own/easyblocks" -name '*.py' | LC_ALL=C sort | paste -sd, -)")
 fi
 # The last colon keeps EasyBuild's own.
 [ -z "$robot" ] || options+=("--robot-paths=$robot")
+
+# Some easyconfigs, then the options that are theirs alone.
+install_run() {
+    [ "${#run[@]}" -gt 0 ] || return 0
+    env -i HOME=/opt/hpc3build/work USER=easybuild LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PATH="$tools/bin:/usr/bin:/bin" ${keep[@]+"${keep[@]}"} \
+        /bin/bash --noprofile --norc -c '
+            for script in /opt/lmod/lmod/init/bash /etc/profile.d/lmod.sh /usr/share/lmod/lmod/init/bash; do
+                if [ -r "$script" ]; then . "$script"; break; fi
+            done
+            exec eb "$@"
+        ' eb "${run[@]}" "${options[@]}" ${told[@]+"${told[@]}"} --robot --color=never --ignoreconfigfiles= \
+        --modules-tool=Lmod --prefix=/opt/hpc3build/work --installpath="$prefix" \
+        --sourcepath="/opt/hpc3build/sources$sources" </dev/null
+}
+
 status=0
-env -i HOME=/opt/hpc3build/work USER=easybuild LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PATH="$tools/bin:/usr/bin:/bin" ${keep[@]+"${keep[@]}"} \
-    /bin/bash --noprofile --norc -c '
-        for script in /opt/lmod/lmod/init/bash /etc/profile.d/lmod.sh /usr/share/lmod/lmod/init/bash; do
-            if [ -r "$script" ]; then . "$script"; break; fi
-        done
-        exec eb "$@"
-    ' eb "${easyconfigs[@]}" "${options[@]}" --robot --color=never --ignoreconfigfiles= --modules-tool=Lmod \
-    --prefix=/opt/hpc3build/work --installpath="$prefix" \
-    --sourcepath="/opt/hpc3build/sources$sources" || status=$?
+run=() told=()
+while IFS= read -r line && [ "$status" -eq 0 ]; do
+    case $line in
+        '')
+            install_run || status=$?
+            run=() told=()
+            ;;
+        --*) told+=("$line") ;;
+        *) run+=("$line") ;;
+    esac
+done <"$here/$part/easyconfigs.txt"
+[ "$status" -ne 0 ] || install_run || status=$?
 if [ "$status" -ne 0 ]; then
     # What the failing command itself said lies in a file that ends with the container.
     output=$(ls -td /tmp/eb-*/run-shell-cmd-output/*/ 2>/dev/null | head -n 1 || true)

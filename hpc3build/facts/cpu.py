@@ -42,6 +42,12 @@ def mode(target: str) -> str | None:
     return "generic" if found.vendor == "generic" else "microarch"
 
 
+def family(target: str) -> str:
+    """The generic target of its kind (``x86_64``, ``aarch64``); ``target`` itself where archspec does not know it."""
+    found = microarchitecture(target)
+    return str(found.family) if found else target
+
+
 def satisfies(one: str, other: str) -> bool | None:
     """Whether every CPU of target ``one`` runs code for ``other``; None when archspec knows one of them not."""
     left, right = microarchitecture(one), microarchitecture(other)

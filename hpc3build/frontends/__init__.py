@@ -35,7 +35,8 @@ class OwnTemplate:
 class Context:
     """What a frontend adds to a build context: its template's name and variables, and files by their path there.
 
-    ``sources`` are large files that steps mount (at /run/sources) and that never become part of a layer.
+    ``sources`` are large files that steps mount (at /run/sources) and that never become part of a layer; ``large`` are
+    such that lie on this machine.
     ``executable`` names the files with execute permission, ``secrets`` are files of this machine by the id of the build
     secret that they are.
     """
@@ -44,6 +45,7 @@ class Context:
     variables: Mapping[str, Any]
     files: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
     sources: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    large: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
     executable: frozenset[str] = frozenset()
     secrets: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
     own: OwnTemplate | None = None

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hpc3build.errors import InputError
 from hpc3build.facts import cpu
-from hpc3build.frontends import Context, easybuild_context, easybuild_flags, easybuild_records
+from hpc3build.frontends import (
+    Context,
+    easybuild_context,
+    easybuild_flags,
+    easybuild_records,
+    easybuild_sourcepath,
+    easybuild_told,
+)
 from hpc3build.frontends.easybuild_resolve import resolve
+from hpc3build.frontends.easybuild_sourcepath import Given
 from hpc3build.frontends.easybuild_sources import EASYSTACK, Sources, is_easystack, is_name, sources_of
 from hpc3build.frontends.easybuild_stack import stack_of_closure
+from hpc3build.frontends.easybuild_told import CAPABILITIES, Told
 from hpc3build.recipe import Recipe, Settings, read_settings
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
@@ -21,15 +30,18 @@ from hpc3build.stack import Stack
 if TYPE_CHECKING:
     from hpc3build.evidence.layers import ImageFiles
 
-_CAPABILITIES = re.compile(r"\d+\.\d+[af]?(?:,\d+\.\d+[af]?)*")
-
 
 @dataclass(frozen=True, kw_only=True)
 class EasyBuildRecipe(Recipe):
-    """Easyconfigs with what they need beside them, and their resolved closure (the resolver's document)."""
+    """Easyconfigs with what they need beside them, and their resolved closure (the resolver's document).
+
+    ``told`` is what eb is told for single modules, ``given`` the files of --sourcepath that travel.
+    """
 
     sources: Sources
     closure: Mapping[str, Any]
+    told: Mapping[str, Told] = field(default_factory=lambda: MappingProxyType({}))
+    given: tuple[Given, ...] = ()
 
     @property
     def title(self) -> str:
@@ -59,12 +71,22 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> EasyBu
             f"--mpi {merged.mpi_provider}: an easyconfig's MPI is its toolchain's", hint="name an easyconfig for it"
         )
     capabilities = merged.cuda_compute_capabilities
-    if capabilities and not _CAPABILITIES.fullmatch(capabilities):
+    if capabilities and not CAPABILITIES.fullmatch(capabilities):
         raise InputError(f"--cuda-compute-capabilities {capabilities}: expected a list like 8.0,9.0a")
     asked = sources_of(sources, merged)
     closure = resolve(asked, runner, merged.cache / "easybuild" if merged.cache else None)
-    origin = Path(asked.easyconfigs[0])
-    return EasyBuildRecipe(origin=origin, folder=folder or Path.cwd(), settings=merged, sources=asked, closure=closure)
+    closure, told = easybuild_told.tell(closure, asked.easyconfigs, asked.options)
+    found = easybuild_sourcepath.find(closure["modules"], asked.robot_paths, asked.sourcepath)
+    return EasyBuildRecipe(
+        origin=Path(asked.easyconfigs[0]),
+        folder=folder or Path.cwd(),
+        settings=merged,
+        notes=(found.note(asked.sourcepath),) if asked.sourcepath else (),
+        sources=asked,
+        closure=closure,
+        told=told,
+        given=found.given,
+    )
 
 
 def stack(recipe: EasyBuildRecipe) -> Stack | None:
@@ -75,10 +97,11 @@ def stack(recipe: EasyBuildRecipe) -> Stack | None:
     target = recipe.settings.target
     for module in recipe.closure["modules"] if target and target != easybuild_flags.NATIVE else ():
         own, _ = easybuild_flags.own_target(module)
+        _, whose = easybuild_flags.own_flags(module)
         if own and target and cpu.satisfies(target, own) is False:
             raise InputError(
-                f"{module['easyconfig']} is built for {own} by its own optarch, and the target is {target}",
-                hint="an easyconfig's own flags win over any option; drop one of the two",
+                f"{module['easyconfig']} is built for {own} by {whose}, and the target is {target}",
+                hint="these flags win over --target; drop one of the two",
             )
     return stack_of_closure(
         recipe.closure, target=recipe.settings.target, capabilities=recipe.settings.cuda_compute_capabilities
@@ -91,7 +114,9 @@ def context(recipe: EasyBuildRecipe, stack: Stack | None) -> Context:
         module["module"] for module in recipe.closure["modules"] if module["module"] in recipe.closure["roots"]
     )
     return easybuild_context.context(
-        easybuild_context.Plan(recipe.closure["modules"], roots, recipe.sources, recipe.settings)
+        easybuild_context.Plan(
+            recipe.closure["modules"], roots, recipe.sources, recipe.settings, recipe.told, recipe.given
+        )
     )
 
 

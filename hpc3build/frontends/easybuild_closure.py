@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpc3build.frontends import easybuild_cage as cage
+    from hpc3build.frontends import easybuild_files as files
     from hpc3build.frontends import easybuild_modules as modules
     from hpc3build.frontends import easybuild_problems as problems
 else:  # as a script: its neighbours, by their own names
     import easybuild_cage as cage
+    import easybuild_files as files
     import easybuild_modules as modules
     import easybuild_problems as problems
 
@@ -70,6 +72,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--hooks", metavar="FILE")
     parser.add_argument("--optarch")
     parser.add_argument("--cuda-compute-capabilities")
+    parser.add_argument("--files", action="store_true", help="for every module, which files its installation takes")
     parser.add_argument("--scratch", metavar="DIR", help="an empty folder, which the caller removes")
     parser.add_argument("--time-limit", metavar="SECONDS", type=float, default=cage.LIMIT_S)
     return parser
@@ -122,7 +125,12 @@ def closure(args: argparse.Namespace, scratch: str) -> dict[str, Any]:
     parsed, _ = parse_easyconfigs([(path, False) for path in found], validate=False)
     roots = [entry["full_mod_name"] for entry in parsed]
     ordered = resolve_dependencies(parsed, NoModulesTool(), retain_all_deps=True)
-    return modules.document(ordered, roots)
+    answer = modules.document(ordered, roots)
+    if args.files:
+        for entry, module in zip(ordered, answer["modules"], strict=True):
+            with problems.about(entry["spec"]):
+                module["files"] = files.wanted(entry)
+    return answer
 
 
 def configure(args: argparse.Namespace, scratch: str) -> None:

@@ -4,40 +4,54 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from hpc3build import bases
 from hpc3build.errors import InputError
-from hpc3build.frontends import Context, easybuild_flags, easybuild_licences, easybuild_os
+from hpc3build.frontends import (
+    Context,
+    easybuild_flags,
+    easybuild_licences,
+    easybuild_os,
+    easybuild_sourcepath,
+    easybuild_told,
+)
+from hpc3build.frontends.easybuild_graph import Module, parts_of, steps_of
 from hpc3build.frontends.easybuild_records import PREFIX
 from hpc3build.frontends.easybuild_resolve import PINNED
+from hpc3build.frontends.easybuild_sourcepath import Given
 from hpc3build.frontends.easybuild_sources import Sources
+from hpc3build.frontends.easybuild_stack import told_capabilities
+from hpc3build.frontends.easybuild_told import Told
 from hpc3build.recipe import MODULES, Settings
 
 PINNED_ARCHSPEC = "0.2.7"
 DEFAULT_BASE = "debian:12"
-#: Layers, lowest first: a change of the application leaves those below as they are.
-PARTS = ("toolchain", "dependencies", "application")
-Module = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a context is made from: the closure's modules, the roots' names, what was asked, and the settings."""
+    """What a context is made from: the closure's modules, the roots' names, what was asked, and the settings.
+
+    ``told`` is what eb is told for single modules, ``given`` the files of --sourcepath that travel.
+    """
 
     modules: Sequence[Module]
     roots: tuple[str, ...]
     sources: Sources
     settings: Settings
+    told: Mapping[str, Told] = field(default_factory=lambda: MappingProxyType({}))
+    given: tuple[Given, ...] = ()
 
 
 def context(plan: Plan) -> Context:
     """Variables and files of the EasyBuild block. Raises InputError for what cannot be built as asked."""
     settings = plan.settings
-    easybuild_licences.check(plan.modules, settings.accept_eula_for)
+    accepted = {name: told.accepted for name, told in plan.told.items() if told.accepted is not None}
+    easybuild_licences.check(plan.modules, settings.accept_eula_for, accepted)
     image = settings.base or DEFAULT_BASE
     base = bases.find(image)
     lmod = easybuild_os.lmod_packages(base)
@@ -45,6 +59,8 @@ def context(plan: Plan) -> Context:
     os_packages, known = easybuild_os.packages(plan.modules, base)
     with_modules = (settings.modules or MODULES[0]) == "lmod"
     parts = parts_of(plan.modules, plan.roots)
+    steps = steps_of(plan.modules, parts)
+    given = {part: _given(plan, modules) for part, modules in steps.items()}
     bins = [f"{PREFIX}/software/{name}/bin" for name in plan.roots]
     return Context(
         template="easybuild.Containerfile.j2",
@@ -66,6 +82,7 @@ def context(plan: Plan) -> Context:
             "copied": [f"{PREFIX}/software", f"{PREFIX}/modules", *(["/opt/lmod"] if commit and with_modules else ())],
             "chown": True,
             "parts": list(parts),
+            "given": [part for part, files in given.items() if files],
             "own": bool(plan.sources.easyblocks or plan.sources.hooks),
             "native": settings.target == easybuild_flags.NATIVE,
             "easybuild": settings.pins.get("easybuild", PINNED),
@@ -74,46 +91,37 @@ def context(plan: Plan) -> Context:
             "extra_final": "",
             "static_env": {"PATH": ":".join([*bins, bases.PATH])},
         },
-        files=MappingProxyType(dict(_files(plan, parts, base, os_names_known=known, with_modules=with_modules))),
+        files=MappingProxyType(
+            dict(_files(plan, parts, steps, base, os_names_known=known, with_modules=with_modules))
+            | {f"easybuild/{part}/sources.txt": _sums(files) for part, files in given.items() if files}
+        ),
+        large=MappingProxyType(
+            {f"{part}/{place}": path for part, files in given.items() for place, (path, _) in files.items()}
+        ),
     )
 
 
-def parts_of(modules: Sequence[Module], roots: Iterable[str]) -> dict[str, list[Module]]:
-    """The modules by part, in the order of installation, without empty parts.
-
-    The toolchain's part is all that the roots' toolchains need; a root is never part of it.
-    """
-    roots = set(roots)
-    by_id = {_id(module): module for module in modules}
-    by_version = {(module["name"], _full(module)): module for module in modules}
-    chains = [module["toolchain"] for module in modules if module["module"] in roots]
-    queue = [by_version.get((chain["name"], chain["version"])) for chain in chains]
-    below: set[str] = set()
-    while queue:
-        module = queue.pop()
-        if module is None or module["module"] in below or module["module"] in roots:
-            continue
-        below.add(module["module"])
-        queue += [by_id.get(_id(needed)) for needed in (*module["deps"], *module["builddeps"])]
-        queue.append(by_version.get((module["toolchain"]["name"], module["toolchain"]["version"])))
-    parts: dict[str, list[Module]] = {name: [] for name in PARTS}
-    for module in modules:
-        name = module["module"]
-        parts["application" if name in roots else "toolchain" if name in below else "dependencies"].append(module)
-    return {name: found for name, found in parts.items() if found}
+def _given(plan: Plan, modules: Iterable[Module]) -> dict[str, tuple[Path, str]]:
+    """What travels for one step: by their place below its folder of sources, the files here and their SHA256."""
+    names = {module["module"] for module in modules}
+    given = [file for file in plan.given if file.module in names]
+    origin = {file.place: file.path for file in reversed(given)}
+    return {place: (origin[place], digest) for place, digest in easybuild_sourcepath.listed(given).items()}
 
 
-def _id(module: Module) -> tuple[str, str, str, str]:
-    chain = module["toolchain"]
-    return module["name"], _full(module), chain["name"], chain["version"]
-
-
-def _full(module: Module) -> str:
-    return f"{module['version']}{module.get('versionsuffix') or ''}"
+def _sums(files: Mapping[str, tuple[Path, str]]) -> bytes:
+    """As sha256sum writes it. A step mounts the files, and engines repeat it when this list has changed."""
+    return _lines(f"{digest}  {place}" for place, (_, digest) in files.items())
 
 
 def _files(
-    plan: Plan, parts: Mapping[str, list[Module]], base: bases.Base, *, os_names_known: bool, with_modules: bool
+    plan: Plan,
+    parts: Mapping[str, list[Module]],
+    steps: Mapping[str, list[Module]],
+    base: bases.Base,
+    *,
+    os_names_known: bool,
+    with_modules: bool,
 ) -> Iterator[tuple[str, bytes]]:
     """Files by their path in the context's folder of scripts."""
     gcc = base.compilers.get("gcc", "")
@@ -129,8 +137,9 @@ def _files(
         yield f"easybuild/own/easyblocks/{generic}{file.name}", file.read_bytes()
     if plan.sources.hooks:
         yield "easybuild/own/hooks.py", plan.sources.hooks.read_bytes()
-    for part, modules in parts.items():
-        yield f"easybuild/{part}/easyconfigs.txt", _lines(module["easyconfig"] for module in modules)
+    for part, modules in steps.items():
+        runs = [_lines((*names, *arguments)) for arguments, names in easybuild_told.runs(modules, plan.told)]
+        yield f"easybuild/{part}/easyconfigs.txt", b"\n".join(runs)
         for name, data in own_files(modules, plan.sources.robot_paths).items():
             yield f"easybuild/{part}/easyconfigs/{name}", data
 
@@ -153,7 +162,12 @@ def _record(
 ) -> dict[str, Any]:
     """What keep.py and parts.py go by, and what stays in the image for evidence."""
     part_of = {module["module"]: part for part, modules in parts.items() for module in modules}
+    capabilities = plan.settings.cuda_compute_capabilities
+    told = {name: list(its) for name, its in told_capabilities(plan.modules, plan.roots, capabilities).items()}
+    arguments = {name: list(its.arguments) for name, its in plan.told.items()}
     return {
+        **({"told": arguments} if arguments else {}),
+        **({"told_capabilities": told} if told else {}),
         "modules": [
             {
                 "module": module["module"],
@@ -167,7 +181,7 @@ def _record(
         "roots": list(plan.roots),
         "parts": list(parts),
         "options": list(options),
-        "cuda_compute_capabilities": plan.settings.cuda_compute_capabilities,
+        "cuda_compute_capabilities": None if told else capabilities,
         "keep_compilers": bool(plan.settings.keep_compilers),
         "load_modules": with_modules,
     }

@@ -71,10 +71,39 @@ def compiler_of(module: Mapping[str, Any]) -> str:
     return family.compiler if family else "gcc"
 
 
-def own_target(module: Mapping[str, Any]) -> tuple[str | None, str]:
-    """A string ``optarch`` of the easyconfig wins over any option (measured with 5.4.1)."""
+def optarch_by_family(text: str) -> dict[str, str]:
+    """``--optarch`` as EasyBuild reads it: flags by compiler, empty where ``text`` is for all. Raises ValueError."""
+    parts = text.split(";")
+    counts = [part.count(":") for part in parts]
+    if not text or any(count != 1 for count in counts[1:]) or counts[0] > 1 or (len(parts) > 1 and counts[0] != 1):
+        raise ValueError(f"{text!r} is neither flags nor FAMILY:FLAGS;FAMILY:FLAGS")
+    pairs = [part.partition(":")[::2] for part in parts if ":" in part]
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError(f"{text!r} names a compiler twice")
+    return found
+
+
+def own_flags(module: Mapping[str, Any]) -> tuple[str, str]:
+    """The flags, or GENERIC, that one easyconfig is built with whatever the whole is built for, and who says so.
+
+    A string ``optarch`` of the easyconfig wins over any option, then comes the easystack (measured with 5.4.1).
+    """
     own = module.get("optarch") or (module.get("toolchainopts") or {}).get("optarch")
-    if not isinstance(own, str) or not own:
+    if isinstance(own, str) and own:
+        return own, "the easyconfig's own optarch"
+    told = (module.get("told") or {}).get("optarch")
+    if not told:
+        return "", ""
+    by_family = optarch_by_family(told)
+    flags = by_family.get(str(module.get("compiler_family")), "") if by_family else told
+    return flags, "its optarch in the easystack" if flags else ""
+
+
+def own_target(module: Mapping[str, Any]) -> tuple[str | None, str]:
+    """The target that these flags name, and those of them that name none; GENERIC is no target of its own."""
+    own, _ = own_flags(module)
+    if not own or own == GENERIC:
         return None, ""
     target, flag = cpu_flags.target_of(own if own.startswith("-") else f"-{own}", compiler_of(module))
     return target, "" if target else (flag or own)

@@ -5,9 +5,11 @@ Part of the script easybuild_closure.py: standard library and EasyBuild only.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +29,15 @@ def ended(status: int, names: list[str]) -> ClosureError:
         names[0] if len(names) == 1 else None,
         "easyconfigs are Python programs: one of them ends the program that reads it, or exceeds its limits",
     )
+
+
+@contextlib.contextmanager
+def about(file: str) -> Iterator[None]:
+    """Whatever goes wrong in here is about ``file``."""
+    try:
+        yield
+    except Exception as error:
+        raise explained(error, [file]) from error
 
 
 def endless(seconds: float, names: list[str]) -> ClosureError:

@@ -58,6 +58,10 @@ def read_stack(files: ImageFiles) -> Stack | None:
         for module, (path, values) in easyconfigs.items()
     }
     record = _record(files)
+    told = record.get("told_capabilities")
+    for module, its in told.items() if isinstance(told, dict) else ():
+        if module in packages:
+            packages[module] = replace(packages[module], capabilities=_texts(its))
     roots = _roots(record, packages)
     finished = tuple(
         replace(package, root=module in roots, toolchain=_toolchain(package, packages))

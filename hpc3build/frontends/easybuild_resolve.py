@@ -20,7 +20,7 @@ from hpc3build.run import Runner
 PINNED = "5.4.1"
 #: The script's own limit is shorter, and says what took so long.
 RESOLVE_SECONDS = 330
-_NAMES = ("closure", "cage", "modules", "problems")
+_NAMES = ("closure", "cage", "files", "modules", "problems")
 _SCRIPTS = tuple(Path(__file__).with_name(f"easybuild_{name}.py") for name in _NAMES)
 #: Nothing of the caller's environment. Modules are read as pip compiled them, which every user can.
 _CLEAN = MappingProxyType({"HOME": "/nonexistent", "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"})
@@ -47,8 +47,15 @@ def _key(sources: Sources, python: str) -> str | None:
     releases = sorted(_releases(python))
     if not releases:
         return None
-    question = {"easyconfigs": sources.easyconfigs, "python": python, "easybuild": releases}
+    question = {
+        "easyconfigs": sources.easyconfigs,
+        "python": python,
+        "easybuild": releases,
+        "files": bool(sources.sourcepath),
+    }
     files = [*_SCRIPTS, *sources.easyblocks, *([sources.hooks] if sources.hooks else [])]
+    if sources.sourcepath:
+        files += (file for folder in sources.robot_paths for file in folder.rglob("checksums.json"))
     return cache.key_of(question, sources.robot_paths, files)
 
 
@@ -97,6 +104,8 @@ def _arguments(sources: Sources) -> Iterator[str]:
         yield from ("--include-easyblocks", str(file))
     if sources.hooks:
         yield from ("--hooks", str(sources.hooks))
+    if sources.sourcepath:
+        yield "--files"
 
 
 def easybuild_python() -> str:

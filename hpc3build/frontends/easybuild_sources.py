@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from hpc3build.errors import InputError
+from hpc3build.frontends.easybuild_told import Told, read
 from hpc3build.recipe import Settings
 from hpc3build.yamlread import Section, kind, line_of, read_yaml
 
@@ -26,13 +28,16 @@ class Sources:
     """What EasyBuild is asked for.
 
     ``easyconfigs`` are absolute paths, or names for EasyBuild to find; ``robot_paths`` the folders where it looks
-    before its own; ``easyblocks`` and ``hooks`` are the person's own Python files.
+    before its own; ``easyblocks`` and ``hooks`` are the person's own Python files. ``options`` are those of single
+    easyconfigs; ``sourcepath`` has the folders of downloaded sources.
     """
 
     easyconfigs: tuple[str, ...]
     robot_paths: tuple[Path, ...] = ()
     easyblocks: tuple[Path, ...] = ()
     hooks: Path | None = None
+    options: Mapping[str, Told] = field(default_factory=lambda: MappingProxyType({}))
+    sourcepath: tuple[Path, ...] = ()
 
 
 def is_name(source: str) -> bool:
@@ -54,13 +59,13 @@ def is_easystack(source: str) -> bool:
 
 def sources_of(given: tuple[str, ...], settings: Settings) -> Sources:
     """Raises InputError for what is not there, and for what cannot be carried."""
-    easyconfigs = tuple(dict.fromkeys(name for source in given for name in _expand(source)))
+    asked: dict[str, Told | None] = {}
+    for name, told in (pair for source in given for pair in _expand(source)):
+        asked.setdefault(name, told)  # what is installed already is not installed again with other options
+    easyconfigs = tuple(asked)
     beside = (Path(name).parent for name in easyconfigs if Path(name).is_absolute())
-    named = (Path(folder).resolve() for text in settings.robot_paths for folder in text.split(":") if folder)
-    robot_paths = tuple(dict.fromkeys([*beside, *named]))
+    robot_paths = tuple(dict.fromkeys([*beside, *_folders("--robot-paths", settings.robot_paths)]))
     for folder in robot_paths:
-        if not folder.is_dir():
-            raise InputError(f"--robot-paths {folder}: no such folder")
         if re.search(r"[:,\x00-\x1f]", str(folder)):
             raise InputError(f"{str(folder)!r}: EasyBuild cannot have this folder among its paths", hint="rename it")
     hooks = Path(settings.hooks).resolve() if settings.hooks else None
@@ -71,24 +76,35 @@ def sources_of(given: tuple[str, ...], settings: Settings) -> Sources:
         robot_paths=robot_paths,
         easyblocks=tuple(path for pattern in settings.include_easyblocks for path in _easyblocks(pattern)),
         hooks=hooks,
+        options=MappingProxyType({name: told for name, told in asked.items() if told}),
+        sourcepath=_folders("--sourcepath", settings.sourcepath),
     )
 
 
-def _expand(source: str) -> Iterator[str]:
+def _folders(option: str, texts: Iterable[str]) -> tuple[Path, ...]:
+    """The folders of an option, several with colons between them. Raises InputError for one that is not there."""
+    folders = [Path(folder).resolve() for text in texts for folder in text.split(":") if folder]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{option} {folder}: no such folder")
+    return tuple(dict.fromkeys(folders))
+
+
+def _expand(source: str) -> Iterator[tuple[str, Told | None]]:
     path = Path(source)
     if is_easystack(source):
         yield from _of_easystack(path)
     elif path.is_dir():
         yield from _of_folder(path)
     elif path.is_file():
-        yield str(path.resolve())
+        yield str(path.resolve()), None
     elif "/" in source or not _NAME.fullmatch(source):
         raise InputError(f"{source}: no such easyconfig")
     else:
-        yield source
+        yield source, None
 
 
-def _of_folder(folder: Path) -> Iterator[str]:
+def _of_folder(folder: Path) -> Iterator[tuple[str, Told | None]]:
     """A folder means its easystack, its only easyconfig, or those named like it; the others are what these need."""
     if (folder / EASYSTACK).is_file():
         yield from _of_easystack(folder / EASYSTACK)
@@ -105,36 +121,32 @@ def _of_folder(folder: Path) -> Iterator[str]:
                 hint="name those that are wanted; what they need is found beside them",
             )
         found = named
-    yield from map(str, found)
+    yield from ((str(name), None) for name in found)
 
 
-def _of_easystack(path: Path) -> Iterator[str]:
-    """The easyconfigs of an easystack, sought beside it first. Options of a single one cannot be carried."""
+def _of_easystack(path: Path) -> Iterator[tuple[str, Told | None]]:
+    """The easyconfigs of an easystack with their own options; they are sought beside it first."""
     data = read_yaml(path)
     listed = data.get("easyconfigs")
     if not isinstance(listed, list) or not listed:
         raise InputError(f"{path}:{line_of(data, 'easyconfigs')}: easyconfigs: expected a list, found {kind(listed)}")
     for position, item in enumerate(listed):
         where = f"{path}:{line_of(listed, position)}"
-        name = item
+        name, told = item, None
         if isinstance(item, dict) and len(item) == 1:
             ((name, details),) = item.items()
-            options = Section(path, details, str(name), line_of(listed, position))
-            options.only(("options",))
-            if options.data.get("options"):
-                raise InputError(
-                    f"{where}: {name}: options of a single easyconfig cannot be carried into one image",
-                    hint="give them for the whole, as options of hpc3build or in hpc3build.yaml",
-                )
+            entry = Section(path, details, str(name), line_of(listed, position))
+            entry.only(("options",))
+            told = read(entry.section("options"))
         if not isinstance(name, str):
             raise InputError(f"{where}: expected the name of an easyconfig, found {kind(name)}")
         beside = path.parent / name
         if beside.is_file():
-            yield str(beside.resolve())
+            yield str(beside.resolve()), told
         elif "/" in name or not _NAME.fullmatch(name):
             raise InputError(f"{where}: {name}: no such easyconfig")
         else:
-            yield name
+            yield name, told
 
 
 def _easyblocks(pattern: str) -> Iterator[Path]:

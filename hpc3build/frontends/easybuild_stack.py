@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from hpc3build.facts import cpu
 from hpc3build.frontends import easybuild_flags as flags
+from hpc3build.frontends.easybuild_graph import full_version, identity
 from hpc3build.frontends.easybuild_resolve import PINNED
 from hpc3build.stack import Dependency, Package, Stack, Toolchain, Variant
 
@@ -33,12 +36,15 @@ def stack_of_closure(
     if native:
         target = None
     modules = closure["modules"]
-    ids = {_identity(module): module["module"] for module in modules}
-    by_version = {(module["name"], _full(module)): module["module"] for module in modules}
+    ids = {identity(module): module["module"] for module in modules}
+    by_version = {(module["name"], full_version(module)): module["module"] for module in modules}
     roots = set(closure["roots"])
+    told = told_capabilities(modules, roots, capabilities)
     externals: dict[str, Package] = {}
     packages = [_package(module, ids, by_version, externals, module["module"] in roots, target) for module in modules]
-    capabilities = capabilities or _capabilities_of(closure)
+    if told:
+        packages = [replace(each, capabilities=told.get(each.id, each.capabilities)) for each in packages]
+    capabilities = None if told else capabilities or _capabilities_of(closure)
     options = {"target": target, "cuda_compute_capabilities": capabilities, "native": "true" if native else None}
     return Stack(
         manager="easybuild",
@@ -55,15 +61,22 @@ def _capabilities_of(closure: Mapping[str, Any]) -> str | None:
     return ",".join(map(str, told)) if isinstance(told, list) and told else None
 
 
-def _full(module: Mapping[str, Any]) -> str:
-    return f"{module['version']}{module.get('versionsuffix') or ''}"
+def told_capabilities(
+    modules: Iterable[Mapping[str, Any]], roots: Iterable[str], for_all: str | None
+) -> dict[str, tuple[str, ...]]:
+    """By root what it is built for, where an easystack tells one of them; empty where all are told the same, or none.
 
-
-def _identity(module: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    toolchain = module.get("toolchain") or {}
-    name = str(toolchain.get("name", "system")).lower()
-    version = "" if name == "system" else str(toolchain.get("version", ""))
-    return module["name"], _full(module), name, version
+    ``for_all`` is what the command line gives to those that are told nothing.
+    """
+    roots = set(roots)
+    told = {
+        module["module"]: (module.get("told") or {}).get("cuda_compute_capabilities") or for_all
+        for module in modules
+        if module["module"] in roots
+    }
+    if all(value == for_all for value in told.values()):
+        return {}
+    return {name: tuple(value.split(",")) for name, value in told.items() if value}
 
 
 def _package(
@@ -77,9 +90,9 @@ def _package(
     edges = []
     for kind, listed in (("run", module["deps"]), ("build", module["builddeps"])):
         for dependency in listed:
-            leads_to = ids.get(_identity(dependency)) or by_version.get((dependency["name"], _full(dependency)))
+            leads_to = ids.get(identity(dependency)) or by_version.get((dependency["name"], full_version(dependency)))
             if leads_to is None:
-                leads_to = f"{dependency['name']}/{_full(dependency)}"
+                leads_to = f"{dependency['name']}/{full_version(dependency)}"
                 externals[leads_to] = Package(
                     id=leads_to,
                     name=dependency["name"],
@@ -94,7 +107,10 @@ def _package(
     if name.lower() != "system" and (leads_to := by_version.get((name, version))):
         edges.append(Dependency(package=leads_to, kinds=frozenset({"toolchain"})))
     own, unmapped = flags.own_target(module) if with_code else (None, "")
-    decided = "the easyconfig's own optarch" if own else f"--target {target}" if target else ""
+    its, whose = flags.own_flags(module)
+    if target and its == flags.GENERIC:
+        own = cpu.family(target)
+    decided = whose if own else f"--target {target}" if target else ""
     if with_code and module.get("built"):
         own, unmapped = flags.built_target(module)
         decided = f"built with {module['built'].get('CFLAGS', '')}"

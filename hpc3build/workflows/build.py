@@ -178,9 +178,10 @@ def _locks(planned: Planned, found: Described) -> Iterator[tuple[str, bytes]]:
 
 
 def _easyconfigs(planned: Planned) -> bytes:
-    """What an EasyBuild image was made from, as one text: its list of modules and its own easyconfigs."""
+    """What an EasyBuild image was made from, as one text: its list of modules, its own easyconfigs, its sources."""
     names = sorted(name for name in planned.context.files if name.startswith("hpc3build/easybuild/"))
-    kept = [name for name in names if name.endswith((".eb", "keep.json", "options.txt")) or "/own/" in name]
+    ours = (".eb", "keep.json", "options.txt", "sources.txt")
+    kept = [name for name in names if name.endswith(ours) or "/own/" in name]
     return b"".join(name.encode() + b"\n" + planned.context.files[name] for name in kept)
 
 

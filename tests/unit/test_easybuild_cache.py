@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,22 @@ def test_easyblocks_and_hooks_count(easyconfig: Path, python: Path, tmp_path: Pa
         sources = Sources(easyconfigs=(str(easyconfig),), easyblocks=(block,), hooks=block)
         easybuild_resolve.resolve(sources, resolver, folder)
     assert resolver.calls == 2
+
+
+def test_sources_are_asked_for_and_lists_of_checksums_count(easyconfig: Path, python: Path, tmp_path: Path) -> None:
+    resolver, folder, sums = Resolver(easyconfig), tmp_path / "cache", easyconfig.with_name("checksums.json")
+    plain = Sources(easyconfigs=(str(easyconfig),), robot_paths=(easyconfig.parent,))
+    sums.write_text("{}")
+    given = replace(plain, sourcepath=(tmp_path,))
+    for calls, sources in enumerate((plain, given), 1):
+        for _ in range(2):
+            easybuild_resolve.resolve(sources, resolver, folder)
+            assert resolver.calls == calls
+    sums.write_text('{"a": "b"}')
+    easybuild_resolve.resolve(plain, resolver, folder)
+    assert resolver.calls == 2
+    easybuild_resolve.resolve(given, resolver, folder)
+    assert resolver.calls == 3
 
 
 def test_a_place_that_is_no_folder(easyconfig: Path, python: Path, tmp_path: Path) -> None:

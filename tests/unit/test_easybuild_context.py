@@ -10,7 +10,8 @@ import pytest
 
 from hpc3build.errors import InputError
 from hpc3build.frontends import Context, easybuild_licences
-from hpc3build.frontends.easybuild_context import Plan, context, own_files, parts_of
+from hpc3build.frontends.easybuild_context import Plan, context, own_files
+from hpc3build.frontends.easybuild_graph import parts_of
 from hpc3build.frontends.easybuild_sources import Sources
 from hpc3build.recipe import Settings
 from tests.unit.test_easybuild import GCC, GROMACS, SYSTEM, module, recorded

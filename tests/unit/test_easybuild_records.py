@@ -157,6 +157,17 @@ def test_a_roots_own_capabilities_are_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("told", "expected"),
+    [({"a/1": ["9.0"], "gone/1": ["7.0"]}, "sm_90"), ({"a/1": "9.0"}, None), (["a/1"], "sm_80"), (None, "sm_80")],
+)
+def test_what_an_easystack_told_a_root(told: Any, expected: str | None) -> None:
+    own = easyconfig("a", "1", "dependencies = [('CUDA', '12.4.0', '', SYSTEM)]", cuda_compute_capabilities=["8.0"])
+    record = json.dumps({"roots": ["a/1"], "told_capabilities": told}).encode()
+    made = read({"a/1.eb": own, "CUDA/12.4.0.eb": easyconfig("CUDA", "12.4.0")}, record)
+    assert of_stack(made).value(voc.GPU_ARCHITECTURE) == expected
+
+
+@pytest.mark.parametrize(
     ("entry", "expected"),
     [
         ("('b', '1')", "b/1-foss-2023b"),

@@ -111,7 +111,7 @@ def test_an_easystack(tmp_path: Path) -> None:
         ("easyconfigs:\n  - 5\n", "2: expected the name of an easyconfig, found a number"),
         (
             "easyconfigs:\n  - A-1.eb\n  - B-1.eb:\n      options:\n        from-pr: 1\n",
-            "3: B-1.eb: options of a single",
+            "5: B-1.eb:options:from-pr: easyconfigs are read without a network",
         ),
         ("easyconfigs:\n  - A-1.eb:\n      optoins: {}\n", "optoins: unknown key"),
         ("easyconfigs:\n  - ../A-1.eb\n", "2: ../A-1.eb: no such easyconfig"),

@@ -49,6 +49,7 @@ easybuild:
   include_easyblocks: [blocks/*.py]
   hooks: hooks.py
   accept_eula_for: [CUDA]
+  sourcepath: [sources, /site/sources]
   modules: lmod
   keep_compilers: true
 spack_mirrors: mirrors.yaml
@@ -85,6 +86,7 @@ SETTINGS = Settings(
     include_easyblocks=("blocks/*.py",),
     hooks="hooks.py",
     accept_eula_for=("CUDA",),
+    sourcepath=("sources", "/site/sources"),
     modules="lmod",
     keep_compilers=True,
     spack_mirrors="mirrors.yaml",
@@ -112,6 +114,7 @@ def test_every_key(tmp_path: Path) -> None:
         "robot_paths": (f"{tmp_path}/easyconfigs", "/site/easyconfigs"),
         "include_easyblocks": (f"{tmp_path}/blocks/*.py",),
         "hooks": f"{tmp_path}/hooks.py",
+        "sourcepath": (f"{tmp_path}/sources", "/site/sources"),
     }
     assert found == dataclasses.replace(SETTINGS, **here), "paths are those from the file's folder"
     default = Settings()

@@ -335,6 +335,33 @@ def test_install_gives_easybuild_a_clean_environment(tmp_path: Path) -> None:
     assert f"--include-easyblocks={blocks}/b.py,{blocks}/generic/a.py" in argv
 
 
+def test_install_runs_eb_for_each_set_of_options(tmp_path: Path) -> None:
+    """Easyconfigs and their own options, an empty line between two runs; the first that fails is the last."""
+    build, tools, given = tmp_path / "build", tmp_path / "tools", tmp_path / "given"
+    fetched, own = tmp_path / "fetched", build / "dependencies/easyconfigs"
+    robot = f"{given}:{own}:"
+    for folder in (tools / "bin", build / "application", own, given / "fetched/p/PyYAML", fetched):
+        folder.mkdir(parents=True)
+    (given / "fetched/p/PyYAML/6.tgz").write_text("x")
+    text = (SCRIPTS / "easybuild/install.sh").read_text().replace("/opt/hpc3build/tools", str(tools))
+    (build / "install.sh").write_text(text.replace("/opt/hpc3build/sources", str(fetched)))
+    (build / "application/easyconfigs.txt").write_text("a b.eb\n\nb.eb\nc.eb\n--optarch=x y\n--debug\n\nd.eb\n\ne.eb\n")
+    (build / "options.txt").write_text("--optarch=GENERIC\n")
+    (tools / "bin/eb").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" "" >>{tmp_path}/argv\n[ "$1" != d.eb ] || exit 4\n')
+    (tools / "bin/eb").chmod(0o755)
+    argv = ["/bin/bash", build / "install.sh", "/opt/easybuild", "application", given]
+    done = subprocess.run(argv, env={"PATH": PATH}, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (4, "")
+    runs = [run.splitlines() for run in (tmp_path / "argv").read_text().split("\n\n") if run]
+    assert [run[: run.index("--robot")] for run in runs] == [
+        ["a b.eb", "--optarch=GENERIC", f"--robot-paths={robot}"],
+        ["b.eb", "c.eb", "--optarch=GENERIC", f"--robot-paths={robot}", "--optarch=x y", "--debug"],
+        ["d.eb", "--optarch=GENERIC", f"--robot-paths={robot}"],
+    ]
+    assert all(f"--sourcepath={fetched}:{given}:{own}" in run for run in runs)
+    assert (fetched / "p/PyYAML/6.tgz").read_text() == "x", "where EasyBuild would have put it"
+
+
 def test_install_without_any_own_file(tmp_path: Path) -> None:
     build, tools = tmp_path / "build", tmp_path / "tools"
     (tools / "bin").mkdir(parents=True)
