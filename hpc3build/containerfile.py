@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from hpc3build import __version__, resources, templates
+from hpc3build import __version__, bases, resources, templates
 from hpc3build.errors import InputError
 from hpc3build.frontends import Context
 from hpc3build.recipe import Recipe
@@ -37,6 +37,7 @@ class BuildContext:
     ``large`` are files of this machine that are copied when the context is written, by their relative path.
     ``final_digest`` is that image's where the text names it, so that no engine has to be asked.
     ``form`` is a key of FORMATS: what the text is. ``secrets`` are files of this machine that a build gets as secrets.
+    ``expected`` are the entries of PATH that the text names before anybody knows whether the application has them.
     """
 
     containerfile: str
@@ -47,6 +48,7 @@ class BuildContext:
     secrets: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
     final_digest: str | None = None
     large: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    expected: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write the whole context into ``folder``, in place of an older one of ours. Raises InputError.
@@ -97,7 +99,9 @@ def build_context(
     settings = recipe.settings
     frontend = context.template.split(".")[0]
     variables = {**_OPTIONAL, **context.variables}
-    environment = {**variables.pop("static_env"), **settings.env}
+    planned = variables.pop("static_env")
+    environment = {**planned, **settings.env}
+    own = [entry for entry in planned["PATH"].split(":") if entry not in bases.PATH.split(":")]
     final_image = base_image(variables["final_image"])
     for image in ("builder_image", "final_image"):
         named = base_image(variables[image])
@@ -127,6 +131,7 @@ def build_context(
         context.secrets,
         variables["final_image"].partition("@")[2] or None,
         MappingProxyType({f"sources/{name}": path for name, path in sorted(context.large.items())}),
+        () if "PATH" in settings.env else tuple(own),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from hpc3build import bases
 from hpc3build.errors import ImageError
@@ -13,10 +13,14 @@ from hpc3build.evidence.layers import ImageFile
 ENVIRONMENT = "/opt/hpc3build/environment.json"
 
 
-def baked_environment(files: Mapping[str, ImageFile], env: Mapping[str, str]) -> dict[str, str]:
+def baked_environment(
+    files: Mapping[str, ImageFile], env: Mapping[str, str], expected: Collection[str] = ()
+) -> dict[str, str]:
     """Variables of ``config.Env``, as ``env`` has them now, for engines that skip the entry point.
 
-    None without a record. Raises ImageError when the record that our own build wrote is not as it should be.
+    Of the entries of PATH that were ``expected`` before the build, those go that the builder did not find: a library
+    has no programs. None without a record. Raises ImageError when the record that our own build wrote is not as it
+    should be.
     """
     record = files.get(ENVIRONMENT)
     if record is None:
@@ -24,9 +28,10 @@ def baked_environment(files: Mapping[str, ImageFile], env: Mapping[str, str]) ->
     try:
         document = json.loads(record.data)
         baked = {str(name): str(value) for name, value in document["set"].items()}
-        for name, entries in document["prepend"].items():
+        for name, entries in {**({"PATH": []} if expected else {}), **document["prepend"]}.items():
             old = env.get(name) or (bases.PATH if name == "PATH" else "")
-            rest = [entry for entry in old.split(":") if entry and entry not in entries]
+            gone = expected if name == "PATH" else ()
+            rest = [entry for entry in old.split(":") if entry and entry not in entries and entry not in gone]
             baked[str(name)] = ":".join([*map(str, entries), *rest])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ImageError(f"{ENVIRONMENT} of the image is not what the build writes") from error

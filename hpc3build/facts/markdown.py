@@ -56,8 +56,9 @@ R1 to R7 derive the plan, before anything is built. R8 is decided on the image, 
 * **R2** *CPU.* The highest target, in archspec's order, of the packages that count and are not external. Targets that
   archspec cannot order are a conflict without a value. The mode is `generic` when archspec's vendor of the target is.
   For EasyBuild the target is that of `--optarch`, found by inverting archspec's compiler flags; flags that name no
-  target make it unknown, and an easyconfig's own string decides for its module. A build without any target is for the
-  generic family, never for the build host; a recipe alone without a target has no planned CPU facts.
+  target make it unknown, and an easyconfig's own string decides for its module, then the `optarch` of its entry in an
+  easystack. A build without any target is for the generic family, never for the build host; a recipe alone without a
+  target has no planned CPU facts.
 * **R3** *MPI.* A root uses MPI when it provides it, has a direct link or run edge to a provider (by the edge's virtuals
   since lock version 5, before by the provider's name), or says `+mpi` with a provider in its closure. A root that says
   `~mpi` does not use it, whatever its dependencies bring. A root that says nothing, with a provider below it, is

@@ -73,7 +73,7 @@ def build(
         _check_target(planned, found)
         _check_externals(planned, found)
         facts = reconcile(plan, found.facts, of_packages(planned.stack, found.stack))
-        env = baked_environment(found.files, found.config.env)
+        env = baked_environment(found.files, found.config.env, planned.context.expected)
         extra = [*_extra(planned, found, engine, epoch)]
         extra += prove(engine, image, found.manifest, found.config, env, runner)
         facts = gather((*facts.values(), *extra, *facts.conflicts, *facts.notes))

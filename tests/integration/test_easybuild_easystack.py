@@ -136,10 +136,7 @@ def test_real_eb(place: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def image(place: Path, base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     layout = tmp_path_factory.mktemp("built") / "easystack"
-    # Without the third entry, which real eb finds installed: an image whose root has no bin is not published.
-    stack = place / "programs.yaml"
-    stack.write_text(EASYSTACK.partition("  - libgreet")[0])
-    argv = ["build", str(stack), "-t", f"oci:{layout}:1.0", "--engine", "buildah", "--base", base]
+    argv = ["build", str(place / "easystack.yaml"), "-t", f"oci:{layout}:1.0", "--engine", "buildah", "--base", base]
     done = hpc3build(*argv, *options(place), "--title", "greetings")
     with loaded(layout, "1.0") as name:
         yield Built(layout, "1.0", name, base, done.stdout, done.stderr)
@@ -161,6 +158,8 @@ def test_a_real_build(image: Built) -> None:
     assert not [name for name in members if name.endswith((".tar.gz", ".patch")) or "run/sources" in name]
     assert image.annotations[P + "hardware.cpu.optimized.version"] == "x86_64_v3"
     assert "all sources are there" in image.stderr
+    (path,) = [entry.split(":") for entry in image.config["config"]["Env"] if entry.startswith("PATH=")]
+    assert any("/greet/" in entry for entry in path) and not any("/libgreet/" in entry for entry in path)
     if {"avx2", "fma"} <= set(Path("/proc/cpuinfo").read_text().split()):
         assert image.podman("greet").stdout == "Hello from a chain: 4224\n"
 

@@ -1,0 +1,49 @@
+"""What the builder captured, baked into config.Env."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from hpc3build import bases
+from hpc3build.environment import ENVIRONMENT, baked_environment
+from hpc3build.evidence.layers import ImageFile
+from hpc3build.recipe import Settings
+from hpc3build.run import run
+from hpc3build.workflows.render import render
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def record_of(document: Mapping[str, object]) -> ImageFile:
+    data = json.dumps(document).encode()
+    return ImageFile(ENVIRONMENT, "file", 0o644, 0, 0, len(data), "", data, "sha256:0")
+
+
+@pytest.mark.parametrize(
+    ("found", "path"),
+    [
+        ({"PATH": ["/opt/a/bin", "/opt/a/sbin"]}, f"/opt/a/bin:/opt/a/sbin:{bases.PATH}"),
+        ({}, bases.PATH),
+        ({"PATH": ["/opt/a/bin", "/opt/b/bin"]}, f"/opt/a/bin:/opt/b/bin:{bases.PATH}"),
+    ],
+)
+def test_of_what_was_expected_on_the_path_stays_what_is_there(found: dict[str, list[str]], path: str) -> None:
+    record = record_of({"prepend": found, "set": {}})
+    before = {"PATH": f"/opt/a/bin:/opt/b/bin:{bases.PATH}"}
+    after = baked_environment({ENVIRONMENT: record}, before, ("/opt/a/bin", "/opt/b/bin"))
+    assert after == {"PATH": path}
+
+
+def test_without_a_record_nothing_is_known() -> None:
+    assert baked_environment({}, {"PATH": "/opt/a/bin"}, ("/opt/a/bin",)) == {}
+
+
+@pytest.mark.parametrize(("env", "expected"), [({}, ["mpi-hello/1.0-gompi-system/bin"]), ({"PATH": "/mine"}, [])])
+def test_what_a_context_expects(env: dict[str, str], expected: list[str]) -> None:
+    """Of a PATH that the recipe states itself, nothing is expected."""
+    context = render((str(ROOT / "recipes/mpi-hello"),), Settings(base="debian:12", env=env), run).context
+    assert list(context.expected) == [f"/opt/easybuild/software/{entry}" for entry in expected]
