@@ -27,15 +27,17 @@ _NAMES = (
     ("Open MPI v", "openmpi"),
     ("MPICH Version", "mpich"),
 )
-#: Packages whose version is that of the MPI itself.
+#: Packages whose version is that of the MPI itself. OpenHPC names launcher, fabric and compiler, too
+#: (openmpi4-pmix-gnu12-ohpc), and installs below _OPENHPC (openhpc/ohpc, components/mpi-families/*/SPECS).
 _PACKAGES = MappingProxyType(
     {
-        "openmpi": re.compile(r"libopenmpi\d+(?:t64)?|openmpi(?:-libs|-bin)?"),
-        "mpich": re.compile(r"libmpich\d+(?:t64)?|mpich(?:-libs)?"),
-        "mvapich2": re.compile(r"mvapich2"),
+        "openmpi": re.compile(r"libopenmpi\d+(?:t64)?|openmpi(?:-libs|-bin)?|openmpi\d*(?:-\w+){1,2}-ohpc"),
+        "mpich": re.compile(r"libmpich\d+(?:t64)?|mpich(?:-libs)?|mpich(?:-\w+){1,3}-ohpc"),
+        "mvapich2": re.compile(r"mvapich2(?:(?:-\w+){1,2}-ohpc)?"),
         "intel-mpi": re.compile(r"impi[-_]rt|intel-oneapi-mpi(?:-20[\d.]+)?"),
     }
 )
+_OPENHPC = "/opt/ohpc/pub/mpi/"
 _ANY_PACKAGE = re.compile(r"(?:lib)?(?:openmpi|mpich|mvapich|impi|intel-?mpi|intel-oneapi-mpi|hpcx)[a-z0-9._+-]*")
 #: Implementations whose releases are archives of this name.
 _ARCHIVES = frozenset({"openmpi", "mpich", "mvapich", "mvapich2"})
@@ -117,7 +119,13 @@ def _implementation(use: Use, evidence: Evidence) -> tuple[str, str] | None:
 def _of(evidence: Evidence, pattern: re.Pattern[str], path: str | None = None) -> list[Installed]:
     """The packages of these names; with ``path`` those that may have put that file there."""
     found = (package for package in evidence.packages if pattern.fullmatch(package.name.lower()))
-    return [package for package in found if path is None or path.startswith(_folders(package))]
+    return [package for package in found if path is None or _may_have_put(package, path)]
+
+
+def _may_have_put(package: Installed, path: str) -> bool:
+    if package.name.endswith("-ohpc"):
+        return path.startswith(_OPENHPC) and f"/{package.upstream}/" in path
+    return path.startswith(_folders(package))
 
 
 def _folders(package: Installed) -> tuple[str, ...]:

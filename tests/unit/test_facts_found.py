@@ -91,6 +91,26 @@ def test_files_that_differ_leave_the_stacks_word_alone() -> None:
     assert voc.GPU_ARCHITECTURE in {note.key for note in joined.notes}
 
 
+@pytest.mark.parametrize(
+    ("package", "version", "folder", "expected"),
+    [("openmpi4-pmix-gnu12-ohpc", "4.1.6", "openmpi4-gnu12/4.1.6", "4.1.6"),
+     ("openmpi5-gnu14-ohpc", "5.0.10", "openmpi5-gnu14/5.0.10", "5.0.10"),
+     ("openmpi5-gnu14-ohpc", "5.0.10", "openmpi5-gnu14/5.0.9", None),  # another one, by hand
+     ("openmpi-gnu12-ohpc-devel", "4.1.6", "openmpi-gnu12/4.1.6", None),
+     ("mpich-ofi-gnu12-ohpc", "4.1.6", "openmpi4-gnu12/4.1.6", None)],
+)  # fmt: skip
+def test_openhpc_has_its_own_names_and_places(package: str, version: str, folder: str, expected: str | None) -> None:
+    record = Installed("rpm", package, f"{version}-1", version, "/var/lib/rpm/rpmdb.sqlite")
+    evidence = image(binary("libmpi.so.40"), packages=(record,), **{"libmpi.so.40": binary(marks=("Open MPI v",))})
+    (program,) = evidence.applications.programs
+    (library,) = program.libraries
+    assert library.file is not None
+    there = replace(library.file, path=f"/opt/ohpc/pub/mpi/{folder}/lib/libmpi.so.40.30.6")
+    moved = replace(program, libraries=(replace(library, file=there),))
+    evidence = replace(evidence, applications=replace(evidence.applications, programs=(moved,)))
+    assert values(mpi_found.from_files(evidence)).get(voc.MPI_VERSION) == expected
+
+
 def test_libfabric_is_injected_where_it_is_loaded_and_can_be_exchanged() -> None:
     more = libmpi("MPICH Version", "libfabric.so.1")
     fabric = binary(version_definitions=("FABRIC_1.0", "FABRIC_1.10", "FABRIC_1.9"))
