@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hpc3build import __version__, cli_annotate, cli_ci, cli_host
+from hpc3build import __version__, cli_annotate, cli_check, cli_ci, cli_host
 from hpc3build import options as shared
 from hpc3build.console import Command, Parser, add_everywhere, behind_command, visible
 from hpc3build.console import add_command as _command
@@ -85,7 +85,7 @@ def _parser(only: str = "") -> argparse.ArgumentParser:
         "facts": _add_facts,
         "annotate": cli_annotate.add,
         "inspect": _add_inspect,
-        "check": _add_check,
+        "check": cli_check.add,
         "spack-extension": _add_spack_extension,
         "easybuild-hooks": _add_easybuild_hooks,
         **cli_host.ADDERS,
@@ -267,96 +267,6 @@ def _inspect(options: argparse.Namespace) -> int:
     found = inspect(shared.reference(options.reference), run, shared.access(options))
     sys.stdout.write(report.dumps(report.inspect_json(found)) if options.json else report.inspect_text(found))
     return 0
-
-
-def _add_check(commands: Any, common: argparse.ArgumentParser) -> None:
-    parser = _command(
-        commands,
-        common,
-        "check",
-        _check,
-        "conformance with HPC3: static, and live under engines",
-        "hpc3build check oci:out/mpi-hello:1.0 --run podman",
-    )
-    parser.add_argument("reference", metavar="REF")
-    parser.add_argument(
-        "--run",
-        dest="engines",
-        action="append",
-        default=[],
-        metavar="ENGINE",
-        help="run it too: podman, buildah, docker, charliecloud, and the run scripts of apptainer and enroot",
-    )
-    parser.add_argument("--smoke", metavar="COMMAND", default="", help="with --run, a test of the application to run")
-    parser.add_argument(
-        "--static",
-        choices=("config", "layers"),
-        default="layers",
-        help="how deep to look: config downloads no layer (default: layers)",
-    )
-    fixing = parser.add_argument_group("mending", "what manifest and configuration can mend, without a layer")
-    fixing.add_argument("--fix", action="store_true", help="rewrite the image in its place; its ID changes")
-    fixing.add_argument(
-        "--entrypoint", choices=("hpc3", "hpc3-exec"), help="the one to set where there is none of ours (default: hpc3)"
-    )
-    fixing.add_argument("--dry-run", action="store_true", help="with --fix, show what would change")
-    parser.add_argument("--junit", metavar="FILE", help="write JUnit XML too")
-    parser.add_argument("--sarif", metavar="FILE", help="write SARIF 2.1.0 too")
-    parser.add_argument("--json", action="store_true")
-    shared.add_registry(parser)
-
-
-def _check(options: argparse.Namespace) -> int:
-    from hpc3build import report, report_check
-    from hpc3build.run import run
-    from hpc3build.workflows.check import check
-    from hpc3build.workflows.render import write_atomically
-
-    if options.fix:
-        return _fix(options)
-    if options.dry_run or options.entrypoint:
-        raise InputError("--dry-run and --entrypoint go with --fix")
-    if options.smoke and not options.engines:
-        raise InputError("--smoke is run under an engine: name one with --run")
-    checked = check(
-        shared.reference(options.reference),
-        tuple(options.engines),
-        run,
-        shared.access(options),
-        layers=options.static == "layers",
-        smoke=shared.words("--smoke", options.smoke),
-    )
-    if options.junit:
-        write_atomically(options.junit, report_check.as_junit(checked))
-    if options.sarif:
-        write_atomically(options.sarif, report.dumps(report_check.as_sarif(checked)))
-    if options.json:
-        sys.stdout.write(report.dumps(report_check.as_json(checked)))
-    else:
-        sys.stdout.write(report_check.as_text(checked))
-    if checked.not_run:
-        sys.stdout.flush()
-        told = "; ".join(one.message.removeprefix("n/a: ") for one in checked.not_run)
-        raise ToolError(f"--run: the image was not tried: {told}", hint="docs/troubleshooting.md")
-    return 0 if report_check.verdict(checked.findings) == "CONFORMS" else 1
-
-
-def _fix(options: argparse.Namespace) -> int:
-    from hpc3build import report, report_check
-    from hpc3build.run import run
-    from hpc3build.workflows.mend import mend
-
-    if options.engines or options.static == "config":
-        raise InputError("--fix looks at configuration and layers: it cannot go with --run and --static config")
-    reference = shared.reference(options.reference)
-    mended = mend(
-        reference, run, shared.access(options), entrypoint=options.entrypoint or "hpc3", dry_run=options.dry_run
-    )
-    if options.json:
-        sys.stdout.write(report.dumps(report_check.mended_json(mended)))
-    else:
-        sys.stdout.write(report_check.mended_text(mended, dry_run=options.dry_run))
-    return 0 if report_check.verdict(mended.left) == "CONFORMS" else 1
 
 
 def _add_spack_extension(commands: Any, common: argparse.ArgumentParser) -> None:

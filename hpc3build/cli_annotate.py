@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc3build import options as shared
+from hpc3build.cli_receipt import Receipt, add_way_back
 from hpc3build.console import add_command, tell, visible
 from hpc3build.errors import Hpc3BuildError, InputError
 
@@ -79,8 +80,7 @@ def _add_safety(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--writer", metavar="NAME", help="what no other has, for tags that the registry never deletes")
     group.add_argument("--lease", type=float, metavar="SECONDS", help="how long a killed writer is waited for (180)")
-    group.add_argument("--backup-tag", nargs="?", const="", metavar="NAME", help="a tag that keeps the old image")
-    group.add_argument("--receipt", metavar="FILE", help="write what --undo needs")
+    add_way_back(group)
     group.add_argument("--undo", metavar="RECEIPT", help="put back what a receipt says, and nothing else")
 
 
@@ -98,11 +98,11 @@ def _annotate(options: argparse.Namespace) -> int:
     wish = prepare(wish, run)
     with _journal(options, wish) as journal:
         names = _names(options, texts, access, journal)
-        receipt = _Receipt(options.receipt)
+        receipt = Receipt(options.receipt)
         printer = _Printer(options, names.expected if not names.single else lambda: 1)
 
         def done(outcome: Outcome) -> None:
-            receipt.add(outcome)  # first: printing may fail
+            receipt.add(outcome.result)  # first: printing may fail
             printer.print(outcome)
 
         def ended(outcome: Outcome) -> None:
@@ -284,32 +284,6 @@ class _Printer:
             text += f", {left_out} done before, as the journal says" if left_out else ""
             text += f"; warnings repeated and not shown: {self._repeated} (--json has them)" if self._repeated else ""
             print(f"hpc3build: {text}", file=sys.stderr)
-
-
-class _Receipt:
-    """The file that --undo reads; looked at before anything is written, written also when the run is cut short."""
-
-    def __init__(self, path: str | None) -> None:
-        from hpc3build.rewrite.receipt import Entry
-
-        self._path = path
-        self._entries: list[Entry] = []
-        if path is not None:
-            if Path(path).is_file() and Path(path).stat().st_size:
-                raise InputError(f"--receipt {path} is there already", hint="name a new file; old receipts are kept")
-            self.write()
-
-    def add(self, outcome: Any) -> None:
-        if self._path is not None and outcome.result is not None and outcome.result.undo is not None:
-            self._entries.append(outcome.result.undo)
-
-    def write(self) -> None:
-        from hpc3build.report import dumps
-        from hpc3build.rewrite.receipt import document
-        from hpc3build.workflows.render import write_atomically
-
-        if self._path is not None:
-            write_atomically(self._path, dumps(document(self._entries)))
 
 
 def _undo(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from hpc3build.reference import parse
 
 if TYPE_CHECKING:
     from hpc3build.facts import Facts
+    from hpc3build.oci import Descriptor
     from hpc3build.rewrite import Result
     from hpc3build.workflows.candidates import Candidate
     from hpc3build.workflows.inspect import Inspected
@@ -120,6 +121,7 @@ def annotate_json(
                 "error": error,
                 "changes": list(result.changes) if result else [],
                 "undecided": list(result.undecided) if result else [],
+                "attached": list(result.attached) if result else [],
             }
             for reference, result, error in results
         ],
@@ -138,10 +140,11 @@ def annotate_text(reference: str, result: Result, *, dry_run: bool) -> str:
         return f"{reference}: unchanged, {result.old_digest}\n"
     changes = "".join(f"  {plain(change)}\n" for change in result.changes) if dry_run else ""
     place = "" if str(result.reference) == reference or parse(reference) == result.reference else f" {result.reference}"
-    if result.old_digest == result.new_digest:
+    if result.attached:
         done = "would attach" if dry_run else "attached"
-        told = f"{'would be' if dry_run else 'is'} at{place}" if place else f"stays, {done} a referrer"
-        return f"{reference}: {result.old_digest} {told}\n{changes}"
+        return f"{reference}: {result.old_digest} stays, {done} {', '.join(result.attached)}\n"
+    if result.old_digest == result.new_digest:
+        return f"{reference}: {result.old_digest} {'would be' if dry_run else 'is'} at{place}\n{changes}"
     verb = "would become" if dry_run else "->"
     return f"{reference}: {result.old_digest} {verb}{place} {result.new_digest}\n{changes}"
 
@@ -221,19 +224,30 @@ def inspect_json(found: Inspected) -> dict[str, Any]:
             }
             for child in (found.manifest.descriptors if found.manifest.is_index else ())
         ],
+        "referrers": None
+        if found.referrers is None
+        else [
+            {
+                "digest": one.digest,
+                "media_type": one.media_type,
+                "artifact_type": one.artifact_type,
+                "size": one.size,
+                "annotations": dict(one.annotations),
+            }
+            for one in found.referrers
+        ],
     }
 
 
 def inspect_text(found: Inspected) -> str:
-    """Annotations and labels side by side; for an index one line a platform."""
+    """Annotations and labels side by side; for an index one line a platform, and what refers to it."""
     lines = f"{found.reference}\ndigest {found.manifest.digest}\n\n"
     if found.manifest.is_index:
         rows = []
         for child in found.manifest.descriptors:
             platform = dict(child.platform or {})
             name = "/".join(str(platform[part]) for part in ("os", "architecture", "variant") if platform.get(part))
-            pairs = " ".join(f"{key}={value}" for key, value in sorted((child.annotations or {}).items()))
-            rows.append((name or "-", child.digest, pairs))
+            rows.append((name or "-", child.digest, _pairs(child)))
         lines += table(("platform", "digest", "annotations"), rows) + "\n"
     labels = found.config.labels if found.config else {}
     names = sorted({*found.manifest.annotations, *labels})
@@ -245,7 +259,15 @@ def inspect_text(found: Inspected) -> str:
         )
         for name in names
     ]
-    return lines + (table(("key", "in", "value"), rows) if rows else "no annotations, no labels\n")
+    lines += table(("key", "in", "value"), rows) if rows else "no annotations, no labels\n"
+    if found.unlisted:
+        return lines + "\n" + plain(f"what refers to it could not be listed: {found.unlisted}") + "\n"
+    rows = [(one.digest, one.artifact_type or "-", _pairs(one)) for one in found.referrers or ()]
+    return lines + ("\n" + table(("referrer", "artifact type", "annotations"), rows) if rows else "")
+
+
+def _pairs(descriptor: Descriptor) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(descriptor.annotations.items()))
 
 
 def _where(name: str, annotations: Any, labels: Any) -> str:

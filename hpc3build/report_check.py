@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from hpc3build import __version__
 from hpc3build.conformance import BY_ID
 from hpc3build.findings import Finding, Outcome
-from hpc3build.report import plain, table
+from hpc3build.report import annotate_text, plain, table
 from hpc3build.workflows.check import Checked
 from hpc3build.workflows.mend import Mended
 
@@ -64,16 +64,12 @@ def mended_json(mended: Mended) -> dict[str, Any]:
     }
 
 
-def mended_text(mended: Mended, *, dry_run: bool) -> str:
-    """What was changed, what is left and why, the digests."""
-    what = "would become" if dry_run else "->"
-    lines = [f"{plain(str(mended.result.reference))}: {mended.result.old_digest} {what} {mended.result.new_digest}"]
-    if not mended.result.changed:
-        lines = [f"{plain(str(mended.result.reference))}: unchanged"]
-    lines += [f"  mended: {plain(words)}" for words in mended.changes]
-    lines += [f"  warning: {plain(words)}" for words in mended.result.warnings]
+def mended_text(reference: str, mended: Mended, *, dry_run: bool) -> str:
+    """The digests, what was changed, what is left and why."""
+    text = plain(annotate_text(reference, mended.result, dry_run=dry_run).partition("\n")[0]) + "\n"
+    text += "".join(f"  mended: {plain(words)}\n" for words in mended.changes)
+    text += "".join(f"  warning: {plain(words)}\n" for words in mended.result.warnings)
     rows = [(one.outcome.value, one.rule, f"{_said(one)} ({one.hint})") for one in mended.left]
-    text = "\n".join(lines) + "\n"
     if rows:
         text += "\n" + table(("outcome", "rule", "what a rewrite cannot mend"), rows)
     return text + f"\n{verdict(mended.left)}\n"

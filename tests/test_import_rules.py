@@ -53,6 +53,8 @@ LAYERS = (
         "options",
         "console",
         "cli_annotate",
+        "cli_check",
+        "cli_receipt",
         "cli_ci",
         "cli_host",
         "cli",

@@ -8,9 +8,10 @@ get annotations, nothing but configurations and manifests is written. ``target``
 
 from hpc3build.rewrite.attach import ARTIFACT_TYPE, Attachment, attach, plan_attachment
 from hpc3build.rewrite.diff import changes
-from hpc3build.rewrite.plan import Policy, Rewrite, plan, read
+from hpc3build.rewrite.plan import Policy, Rewrite, Wish, plan, read
 from hpc3build.rewrite.target import DEFAULT, Platform, Target
 from hpc3build.rewrite.transfer import transfer
+from hpc3build.rewrite.tree import Reader
 from hpc3build.rewrite.write import Result, apply, would
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "Attachment",
     "Platform",
     "Policy",
+    "Reader",
     "Result",
     "Rewrite",
     "Target",
+    "Wish",
     "apply",
     "attach",
     "changes",

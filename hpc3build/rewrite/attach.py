@@ -37,10 +37,13 @@ def plan_attachment(
     reference: Reference,
     *,
     annotations: Mapping[str, str],
+    of_images: Mapping[str, Mapping[str, str]] | None = None,
     expect_digest: str | None = None,
     target: Target = DEFAULT,
 ) -> Attachment:
     """Referrers that say ``annotations``: of what the reference names, or of the images that ``target`` chooses.
+
+    ``of_images`` has, by their digests, what is said of single images instead.
 
     Raises what ``plan`` raises, and StoreError where the store has no referrers.
     """
@@ -59,8 +62,11 @@ def plan_attachment(
     manifests, warnings = [], []
     for subject in subjects:
         config = reader.config(subject)
-        check_labels(str(reference.at(subject.digest)), annotations, config.labels if config else EMPTY)
-        new = referrer(subject, annotations)
+        said = (of_images or {}).get(subject.digest, annotations)
+        if not said:  # nothing was found in it
+            continue
+        check_labels(str(reference.at(subject.digest)), said, config.labels if config else EMPTY)
+        new = referrer(subject, said)
         others = [found for found in store.referrers(subject.digest) if found.artifact_type == ARTIFACT_TYPE]
         if new.digest not in {found.digest for found in others}:
             manifests.append(new)
@@ -83,7 +89,8 @@ def attach(store: Store, attachment: Attachment) -> Result:
             written.append(listed)
     digest, changed = attachment.digest, bool(attachment.manifests)
     warnings = (*attachment.warnings, *notes_of(store))
-    return Result(attachment.reference, digest, digest, changed, tuple(written), False, warnings)
+    attached = tuple(manifest.digest for manifest in attachment.manifests)
+    return Result(attachment.reference, digest, digest, changed, tuple(written), False, warnings, attached=attached)
 
 
 def referrer(subject: Manifest, annotations: Mapping[str, str]) -> Manifest:

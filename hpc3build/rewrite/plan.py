@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
@@ -12,7 +12,7 @@ from hpc3build.facts import Place
 from hpc3build.facts import vocabulary as voc
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonread import EMPTY
-from hpc3build.oci import Manifest
+from hpc3build.oci import Descriptor, Manifest
 from hpc3build.reference import Reference
 from hpc3build.rewrite import survey
 from hpc3build.rewrite.target import DEFAULT, Target, for_descriptors
@@ -78,13 +78,15 @@ def plan(
     remove_labels: Iterable[str] = (),
     env: Mapping[str, str] | None = None,
     configure: Callable[[ImageConfig], ImageConfig] | None = None,
+    of_images: Mapping[str, Wish] | None = None,
     expect_digest: str | None = None,
     target: Target = DEFAULT,
     referrers: Policy = "keep",
 ) -> Rewrite:
     """Work out what must be written so that the image has these annotations, and labels and variables where given.
 
-    ``configure`` makes the last changes to an image's configuration. ``target`` says what of an index is meant.
+    ``configure`` makes the last changes to an image's configuration. ``target`` says what of an index is meant, and
+    ``of_images`` what is wished instead of single images in it, by their digests.
     ``referrers``: what refers to a digest that changes is left where it is
     with a warning ("keep"), follows unless it is a signature ("move"), makes the plan fail ("refuse", StoreError) or is
     not looked for ("ignore").
@@ -95,6 +97,7 @@ def plan(
     wish = Wish(annotations, tuple(remove), labels or EMPTY, tuple(remove_labels), env or EMPTY, configure)
     old = read(store, reference, expect_digest)
     work = (_Index if old.is_index else _Image)(store, reference, old, wish, target)
+    work.of_images = of_images or {}
     work.looks = referrers != "ignore"
     work.run()
     tag = _tag(store, reference)
@@ -144,10 +147,10 @@ class Wish:
     """What is to be said."""
 
     annotations: Mapping[str, str]
-    remove: tuple[str, ...]
-    labels: Mapping[str, str]
-    remove_labels: tuple[str, ...]
-    env: Mapping[str, str]
+    remove: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    remove_labels: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     configure: Callable[[ImageConfig], ImageConfig] | None = None
 
     @property
@@ -163,6 +166,7 @@ class _Work:
         self.reference, self.old, self.wish, self.target = reference, old, wish, target
         self.store = store
         self.reader = Reader(store, target)
+        self.of_images: Mapping[str, Wish] = {}
         self.manifests: list[tuple[Manifest, Manifest]] = []
         self.configs: dict[str, tuple[ImageConfig, ImageConfig]] = {}
         self.unlabelled: set[str] = set()
@@ -184,42 +188,43 @@ class _Work:
         """What refers to them."""
         return (self._survey or survey.start(self.store, digests))()
 
+    def wish_of(self, digest: str) -> Wish:
+        """What is wished of the image with this digest."""
+        return self.of_images.get(digest, self.wish)
+
     def stays(self, image: Manifest) -> bool:
         """Whether an image says all that already, so that nothing more of it need be read."""
-        return not (self.wish.of_config or image.is_docker) and self.says(image.annotations, self.wish.annotations)
-
-    def says(self, annotations: Mapping[str, str], pairs: Mapping[str, str]) -> bool:
-        """Whether nothing is left to do: no configuration is read to compare labels with what is there already."""
-        return not touches((MappingProxyType(dict(pairs.items() - annotations.items())), self.wish.remove), annotations)
+        wish = self.wish_of(image.digest)
+        return not (wish.of_config or image.is_docker) and _says(image.annotations, (wish.annotations, wish.remove))
 
     def image(self, old: Manifest, where: str) -> Manifest:
         """An image's successor; itself when it says all that already."""
         if self.stays(old):
             return old
-        new = old
-        if self.wish.of_config or self.wish.annotations:
-            config = self._configured(old, where)
-            check_labels(where, self.wish.annotations, config.labels if config else EMPTY)
+        wish, new = self.wish_of(old.digest), old
+        if wish.of_config or wish.annotations:
+            config = self._configured(old, wish, where)
+            check_labels(where, wish.annotations, config.labels if config else EMPTY)
             if config is not None:
-                self.unlabelled |= self.wish.annotations.keys() - config.labels.keys()
+                self.unlabelled |= wish.annotations.keys() - config.labels.keys()
                 if config.digest != old.config.digest:  # a descriptor that lies is not ours to mend
                     new = old.with_config(config.digest, len(config.raw))
         # Without annotations to touch, a Docker image stays one.
-        if old.is_docker and touches((self.wish.annotations, self.wish.remove), old.annotations):
+        if old.is_docker and touches((wish.annotations, wish.remove), old.annotations):
             new = new.to_oci()
             self.converted = True
-        return new.with_annotations(self.wish.annotations, self.wish.remove)
+        return new.with_annotations(wish.annotations, wish.remove)
 
-    def _configured(self, manifest: Manifest, where: str) -> ImageConfig | None:
+    def _configured(self, manifest: Manifest, wish: Wish, where: str) -> ImageConfig | None:
         config = self.reader.config(manifest)
         if config is not None:
-            new = config.with_labels(self.wish.labels, self.wish.remove_labels).with_env(self.wish.env)
-            if self.wish.configure is not None:
-                new = self.wish.configure(new)
+            new = config.with_labels(wish.labels, wish.remove_labels).with_env(wish.env)
+            if wish.configure is not None:
+                new = wish.configure(new)
             if new is not config:
                 self.configs[config.digest] = (config, new)
             return new
-        if self.wish.labels or self.wish.env or self.wish.configure:
+        if wish.labels or wish.env or wish.configure:
             raise StoreError(f"{where} is no container image ({manifest.config.media_type}): it has no labels")
         return None
 
@@ -251,14 +256,13 @@ class _Image(_Work):
 
 class _Index(_Work):
     def run(self) -> None:
-        if self.wish.of_config and not self.target.on_images:
+        if any(wish.of_config for wish in (self.wish, *self.of_images.values())) and not self.target.on_images:
             raise InputError(
                 f"{self.reference} is an index, which has no labels: they are in its images' configurations",
                 hint="name the images with --platform or --all-children",
             )
-        pairs = for_descriptors(self.wish.annotations, self.target) if self.target.on_descriptors else EMPTY
-        self._check_descriptor_keys(pairs)
-        tree = self.reader.tree(self.old, compare=lambda entry: not self.says(entry.annotations, pairs))
+        self._check_descriptor_keys(self._edit(self.wish)[0])
+        tree = self.reader.tree(self.old, compare=lambda one: not _says(one.annotations, self._edit_of(one)))
         chosen = [node for node in tree.walk() if node.chosen]
         if self.target.platforms and not chosen:
             there = sorted(
@@ -268,14 +272,20 @@ class _Index(_Work):
                 f"{self.reference} has no image for {', '.join(map(str, self.target.platforms))}",
                 hint=f"platforms there: {', '.join(there) or 'none'}",
             )
-        edit: Edit = (pairs, self.wish.remove)
-        descriptors = {node.path: edit for node in chosen} if self.target.on_descriptors else {}
-        fold = Fold(self._images(chosen, pairs), descriptors, self._indexes(tree))
+        descriptors = {node.path: self._edit_of(node.descriptor) for node in chosen if node.descriptor is not None}
+        fold = Fold(self._images(chosen), descriptors if self.target.on_descriptors else {}, self._indexes(tree))
         fold.apply(tree)
         self.manifests = list(fold.changed.values())
         self._tell(fold)
 
-    def _images(self, chosen: list[Node], pairs: Mapping[str, str]) -> dict[tuple[int, ...], Manifest]:
+    def _edit(self, wish: Wish) -> Edit:
+        """What of a wish a descriptor gets."""
+        return (for_descriptors(wish.annotations, self.target) if self.target.on_descriptors else EMPTY, wish.remove)
+
+    def _edit_of(self, entry: Descriptor) -> Edit:
+        return self._edit(self.wish_of(entry.digest))
+
+    def _images(self, chosen: list[Node]) -> dict[tuple[int, ...], Manifest]:
         """New images by their paths; where only descriptors are edited, the labels of what can be read are compared."""
         images: dict[tuple[int, ...], Manifest] = {}
         done: dict[str, Manifest] = {}
@@ -283,15 +293,16 @@ class _Index(_Work):
             if node.is_index or node.descriptor is None:
                 continue
             where = str(self.reference.at(node.descriptor.digest))
+            edit = self._edit_of(node.descriptor)
             if node.manifest is None:
-                if not self.says(node.descriptor.annotations, pairs):
+                if not _says(node.descriptor.annotations, edit):
                     self.notes.append(f"{where} is not there: its labels could not be compared")
             elif self.target.on_images:
                 if node.manifest.digest not in done:
                     done[node.manifest.digest] = self.image(node.manifest, where)
                 images[node.path] = done[node.manifest.digest]
-            elif pairs and (config := self._config_there(node.manifest, where)) is not None:
-                check_labels(where, pairs, config.labels)
+            elif edit[0] and (config := self._config_there(node.manifest, where)) is not None:
+                check_labels(where, edit[0], config.labels)
         return images
 
     def _config_there(self, manifest: Manifest, where: str) -> ImageConfig | None:
@@ -316,7 +327,7 @@ class _Index(_Work):
 
     def _check_descriptor_keys(self, pairs: Mapping[str, str]) -> None:
         left = sorted(set(self.wish.annotations) - set(pairs)) if self.target.descriptors else []
-        if left and not pairs and not self.wish.remove:
+        if left and not (pairs or self.wish.remove or self.of_images):
             raise InputError(
                 f"--descriptors: {', '.join(left)}: only what tells images apart stands on descriptors (N4)",
                 hint="without --descriptors the index itself says it",
@@ -338,6 +349,12 @@ class _Index(_Work):
                 f"{self.reference}: {fold.relinked} attestation{'s'[: fold.relinked != 1]} of BuildKit re-linked to "
                 "the images' new digests, but the statements inside go on naming the old ones"
             )
+
+
+def _says(annotations: Mapping[str, str], edit: Edit) -> bool:
+    """Whether nothing is left to do: no configuration is read to compare labels with what is there already."""
+    pairs, remove = edit
+    return not touches((MappingProxyType(dict(pairs.items() - annotations.items())), remove), annotations)
 
 
 def platform_name(platform: Mapping[str, str]) -> str:

@@ -22,6 +22,7 @@ class Result:
 
     ``undo`` is what takes it back, None where nothing was written or the old image cannot be named again.
     ``undecided`` are keys that were left as they are, because what is known of them does not agree.
+    ``attached`` are the digests of referrers, which leave the image as it is.
     """
 
     reference: Reference
@@ -34,6 +35,7 @@ class Result:
     changes: tuple[str, ...] = ()
     undo: Entry | None = None
     undecided: tuple[str, ...] = ()
+    attached: tuple[str, ...] = ()
 
 
 def apply(store: Store, rewrite: Rewrite, *, backup_tag: str | None = None, verify: bool = False) -> Result:

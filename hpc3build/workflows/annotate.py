@@ -6,22 +6,21 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hpc3build import rewrite
-from hpc3build.errors import InputError, StoreError, TagMoved
-from hpc3build.facts import Conflict, Source
+from hpc3build.errors import InputError, TagMoved
 from hpc3build.facts import vocabulary as voc
-from hpc3build.facts.carried import stale
 from hpc3build.pairs import check_pair
-from hpc3build.reference import DAEMON, DOCKER, STORAGE, Reference, is_digest
+from hpc3build.reference import DAEMON, Reference, is_digest
 from hpc3build.run import Runner
-from hpc3build.stores import Store, open_store, open_target
+from hpc3build.stores import Store, open_store
 from hpc3build.stores.access import Access
+from hpc3build.workflows.detected import Asked, Detected, detect
 from hpc3build.workflows.given_pairs import parse_pair
+from hpc3build.workflows.placing import Placing, keeps_annotations, leaves_storage, pack, place
 
 if TYPE_CHECKING:
     from hpc3build.stores.transport import Client
@@ -153,53 +152,69 @@ def _annotate(
 ) -> rewrite.Result:
     with open_store(reference, runner, access, client, read_back=wish.verify) as store:
         found = _detected(store, reference, wish)
-        pairs = {**found.pairs, **wish.pairs}
-        if not wish.attach:
-            wish = replace(wish, remove=tuple(dict.fromkeys((*wish.remove, *found.dropped))))
-        if pairs and any(key in voc.BY_NAME for key in pairs):
-            pairs.setdefault(voc.VOCABULARY.name, voc.VERSION)
+        wish = _with(wish, found)
         if wish.coordinate is not None and not wish.dry_run:
             begin()
-            return found.told(_together(reference, wish, pairs, runner, access, client))
+            return found.told(_together(reference, wish, runner, access, client))
         if wish.attach:
             begin()
-            return found.told(_attach(store, reference, wish, pairs))
-        place = wish.to or reference
-        if reference.transport == STORAGE != place.transport:
-            wish = _pack(store, reference, wish)
-        kept = pairs if not pairs or keeps_annotations(place, wish) else {}
+            return found.told(_attach(store, reference, wish, found))
+        to = wish.to or reference
+        if leaves_storage(reference, to):
+            rewrite.read(store, reference, wish.expect_digest)  # packing changes the digest
+            wish = replace(wish, expect_digest=None)
+            pack(store)
+        said = _said(wish, to)
         plan = rewrite.plan(
             store,
             reference,
-            annotations=kept,
-            remove=wish.remove if kept or not pairs else (),
-            labels=pairs if wish.labels else None,
-            remove_labels=wish.remove if wish.labels else (),
+            annotations=said.annotations,
+            remove=said.remove,
+            labels=said.labels,
+            remove_labels=said.remove_labels,
+            of_images={digest: _said(_with(wish, image), to) for digest, image in found.images.items()},
             expect_digest=wish.expect_digest,
             target=wish.target,
             referrers=wish.referrers,
         )
-        plan = replace(plan, warnings=(*plan.warnings, *_about_labels(plan, place, wish)))
-        _check_place(plan, place)
-        backup = _backup_tag(plan, wish, place)
-        if wish.dry_run:
-            return found.told(preview(plan, place))
-        verify = wish.verify and place.transport not in (DOCKER, DAEMON)  # whose stores look themselves
-        if wish.to is None:
-            begin()
-            return found.told(rewrite.apply(store, plan, backup_tag=backup, verify=verify))
-        transfer = partial(rewrite.transfer, backup_tag=backup, verify=verify, begin=begin)
-        if _same_place(reference, wish.to):
-            return found.told(transfer(store, store, plan, wish.to, here=True))
-        here = reference.transport == STORAGE == place.transport and reference.storage == place.storage
-        with open_target(wish.to, runner, access, client, read_back=wish.verify) as target:
-            return found.told(transfer(store, target, plan, wish.to, here=here))
+        plan = replace(plan, warnings=(*plan.warnings, *_about_labels(plan, to, wish)))
+        how = Placing(to=wish.to, backup_tag=wish.backup_tag, verify=wish.verify, dry_run=wish.dry_run)
+        return found.told(place(store, plan, how, runner, access, client, begin=begin))
+
+
+def _detected(store: Store, reference: Reference, wish: Wish) -> Detected:
+    if not wish.detect:
+        return Detected()
+    decided = frozenset((*wish.pairs, *wish.remove))
+    return detect(store, reference, Asked(depth=wish.depth, target=wish.target, decided=decided, labels=wish.labels))
+
+
+def _with(wish: Wish, found: Detected) -> Wish:
+    """The wish with what was found in an image; what was looked at must be what is rewritten."""
+    pairs = {**found.pairs, **wish.pairs}
+    if any(key in voc.BY_NAME for key in pairs):
+        pairs.setdefault(voc.VOCABULARY.name, voc.VERSION)
+    # A referrer takes nothing away from the image.
+    remove = wish.remove if wish.attach else tuple(dict.fromkeys((*wish.remove, *found.dropped)))
+    expected = wish.expect_digest or (found.digest if wish.coordinate is None else None)
+    return replace(wish, pairs=MappingProxyType(pairs), remove=remove, expect_digest=expected)
+
+
+def _said(wish: Wish, to: Reference) -> rewrite.Wish:
+    """What is written of one image, at a place of this kind. Raises StoreError where it keeps none of it."""
+    pairs = wish.pairs
+    kept = pairs if not pairs or keeps_annotations(to, labels=wish.labels) else {}
+    return rewrite.Wish(
+        kept,
+        wish.remove if kept or not pairs else (),
+        pairs if wish.labels else {},
+        wish.remove if wish.labels else (),
+    )
 
 
 def _together(
     reference: Reference,
     wish: Wish,
-    pairs: Mapping[str, str],
     runner: Runner,
     access: Access | None,
     client: Client | None,
@@ -208,7 +223,7 @@ def _together(
 
     return annotate_together(
         reference,
-        pairs,
+        wish.pairs,
         wish.remove,
         runner,
         access,
@@ -217,73 +232,6 @@ def _together(
         lease=wish.lease,
         policy=wish.referrers,
     )
-
-
-@dataclass(frozen=True)
-class _Detected:
-    """What the evidence inside an image says: the pairs to write, and where it does not agree.
-
-    ``stale`` are pairs that it proves untrue, each with why, and ``dropped`` those of them that nothing replaces.
-    """
-
-    pairs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    conflicts: tuple[Conflict, ...] = ()
-    stale: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    dropped: tuple[str, ...] = ()
-
-    def told(self, result: rewrite.Result) -> rewrite.Result:
-        """``result`` with the conflicts and what was stale as warnings."""
-        warnings = [f"{name} is no longer true: it said {why}" for name, why in self.stale.items()]
-        warnings += [
-            f"{conflict.key.name} is left as it is: {conflict.message} (-a {conflict.key.name}=VALUE decides)"
-            for conflict in self.conflicts
-        ]
-        undecided = tuple(conflict.key.name for conflict in self.conflicts)
-        return replace(result, warnings=(*result.warnings, *warnings), undecided=undecided)
-
-
-def _detected(store: Store, reference: Reference, wish: Wish) -> _Detected:
-    """With ``detect``. What only a label says stays a label; a key that the wish decides is no conflict."""
-    if not wish.detect:
-        return _Detected()
-    from hpc3build.workflows.describe import DEFAULT, describe
-
-    described = describe(store, reference, depth=wish.depth or DEFAULT)
-    facts = described.facts
-    pairs = {
-        key.name: fact.value
-        for key, fact in facts.items()
-        if fact.source is not Source.LABEL or not fact.evidence.startswith("label ")
-    }
-    decided = {*wish.pairs, *wish.remove}
-    conflicts = tuple(conflict for conflict in facts.conflicts if conflict.key.name not in decided)
-    labels = {key: value for key, value in described.config.labels.items() if wish.labels}
-    untrue = stale({**described.manifest.annotations, **labels}, facts)
-    untrue = {key: why for key, why in untrue.items() if key not in decided}
-    dropped = tuple(key for key in untrue if pairs.get(key) is None)
-    return _Detected(pairs, conflicts, untrue, dropped)
-
-
-def _pack(store: Store, reference: Reference, wish: Wish) -> Wish:
-    """Make what leaves containers-storage fit to travel; its digest is compared before that changes it."""
-    from hpc3build.stores.local import LocalStore
-
-    rewrite.read(store, reference, wish.expect_digest)
-    if isinstance(store, LocalStore):
-        store.pack()
-    return replace(wish, expect_digest=None)
-
-
-def keeps_annotations(place: Reference, wish: Wish) -> bool:
-    """Whether annotations can be kept there. Raises StoreError where they cannot and no labels are wished."""
-    if place.transport != DAEMON:
-        return True
-    if not wish.labels:
-        raise StoreError(
-            f"{place}: docker's own store keeps no annotations",
-            hint="push it and annotate it in the registry, or write labels instead: --labels (the image ID changes)",
-        )
-    return False
 
 
 def _about_labels(plan: rewrite.Rewrite, place: Reference, wish: Wish) -> Iterator[str]:
@@ -298,62 +246,18 @@ def _about_labels(plan: rewrite.Rewrite, place: Reference, wish: Wish) -> Iterat
             yield f"{place}: no label says {told}: {LABEL_READERS} read labels only; --labels writes them, too"
 
 
-def _check_place(plan: rewrite.Rewrite, place: Reference) -> None:
-    if place.transport in (STORAGE, DAEMON) and plan.new.is_index:
-        hint = "buildah manifest push --all NAME oci:DIR:TAG, and annotate it there"
-        if place != plan.reference:
-            hint = "copy one of its images, named by its digest (hpc3build inspect lists them)"
-        raise StoreError(f"{place}: an index in {place.transport} cannot be written or rewritten", hint=hint)
-    if place.digest is not None and place.tag is None and place != plan.reference:
-        raise InputError(f"--to {place}: a digest cannot be chosen", hint="name a tag")
-
-
-def _backup_tag(plan: rewrite.Rewrite, wish: Wish, place: Reference) -> str | None:
-    if wish.backup_tag is None:
-        return None
-    if place.transport == STORAGE and not plan.configs and plan.manifests:
-        raise StoreError(
-            f"{place}: names of one image share its manifest in containers-storage, so no tag could keep the old one",
-            hint="--receipt FILE keeps it, and annotate --undo FILE brings it back",
-        )
-    return wish.backup_tag or f"{(place.tag or 'untagged')[:100]}-before-{plan.old_digest.partition(':')[2][:12]}"
-
-
-def preview(plan: rewrite.Rewrite, place: Reference) -> rewrite.Result:
-    """What writing the plan at ``place`` would do."""
-    written = rewrite.would(plan)
-    changed = bool(written) or place != plan.reference
-    return rewrite.Result(
-        place,
-        plan.old_digest,
-        plan.new_digest,
-        changed,
-        written,
-        plan.converted,
-        plan.warnings,
-        tuple(rewrite.changes(plan)),
-    )
-
-
-def _same_place(one: Reference, other: Reference) -> bool:
-    """Whether both are in one repository or layout."""
-    if one.is_path and other.transport == one.transport:
-        return Path(one.name).resolve() == Path(other.name).resolve()
-    return (one.transport, one.registry, one.name) == (other.transport, other.registry, other.name) and not one.image_id
-
-
-def _attach(store: Store, reference: Reference, wish: Wish, pairs: Mapping[str, str]) -> rewrite.Result:
+def _attach(store: Store, reference: Reference, wish: Wish, found: Detected) -> rewrite.Result:
     plan = rewrite.plan_attachment(
-        store, reference, annotations=pairs, expect_digest=wish.expect_digest, target=wish.target
+        store,
+        reference,
+        annotations=wish.pairs,
+        of_images={digest: _with(wish, image).pairs for digest, image in found.images.items()},
+        expect_digest=wish.expect_digest,
+        target=wish.target,
     )
     if not wish.dry_run:
         return rewrite.attach(store, plan)
+    attached = tuple(manifest.digest for manifest in plan.manifests)
     return rewrite.Result(
-        reference,
-        plan.digest,
-        plan.digest,
-        bool(plan.manifests),
-        tuple(manifest.digest for manifest in plan.manifests),
-        False,
-        plan.warnings,
+        reference, plan.digest, plan.digest, bool(attached), attached, False, plan.warnings, attached=attached
     )

@@ -18,8 +18,8 @@ from hpc3build.reference import Reference
 from hpc3build.run import Runner
 from hpc3build.stores import open_store
 from hpc3build.stores.access import Access
-from hpc3build.workflows.annotate import preview
 from hpc3build.workflows.check import read_image
+from hpc3build.workflows.placing import IN_PLACE, Placing, keeps_annotations, leaves_storage, pack, place
 
 _Edit = Callable[[ImageConfig], ImageConfig]
 
@@ -49,13 +49,17 @@ def mend(
     access: Access | None = None,
     *,
     entrypoint: str = "hpc3",
-    dry_run: bool = False,
+    how: Placing = IN_PLACE,
+    begin: Callable[[], None] = lambda: None,
 ) -> Mended:
-    """Mend what the static rules find, in one rewrite of the image in its place; the image ID changes.
+    """Mend what the static rules find, in one rewrite of the image; the image ID changes.
 
-    ``entrypoint`` names the one to set where the image has none of ours. Raises what reading and writing the store do.
+    ``entrypoint`` names the one to set where the image has none of ours, ``how`` says where the result goes.
+    ``begin`` is called before a tag is written. Raises what reading and writing the stores do.
     """
     with open_store(reference, runner, access) as store:
+        if leaves_storage(reference, how.to):
+            pack(store)
         image = read_image(store, reference, layers=True)
         broken = {finding.rule for finding in conformance.static(image) if finding.outcome is not Outcome.OK}
         mendings = [one for rule, how in _HOW.items() if rule in broken for one in how(image, entrypoint)]
@@ -71,11 +75,12 @@ def mend(
                 config = one.edit(config) if one.edit else config
             return config
 
+        kept = keeps_annotations(how.to or reference, labels=True)
         plan = rewrite.plan(
-            store, reference, annotations=pairs, remove=removed, labels=pairs, remove_labels=removed,
-            configure=configure, expect_digest=image.manifest.digest,
+            store, reference, annotations=pairs if kept else {}, remove=removed if kept else (), labels=pairs,
+            remove_labels=removed, configure=configure, expect_digest=image.manifest.digest,
         )  # fmt: skip
-        result = preview(plan, reference) if dry_run else rewrite.apply(store, plan)
+        result = place(store, plan, how, runner, access, begin=begin)
         config = plan.configs[-1][1] if plan.configs else image.config
         after = conformance.static(replace(image, manifest=plan.new, config=config))
     left = tuple(finding for finding in after if finding.outcome in (Outcome.FAILS, Outcome.DEGRADED))

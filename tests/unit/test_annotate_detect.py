@@ -10,8 +10,10 @@ import pytest
 
 from hpc3build.cli import main
 from hpc3build.imageconfig import ImageConfig
-from hpc3build.oci import Manifest
+from hpc3build.oci import OCI_INDEX, Manifest
+from hpc3build.stores.layout import Layout
 from tests.evidence_images import EXPECTED, make
+from tests.images import descriptor_of, make_document
 
 MPI = "org.supercontainers.mpi"
 TOUCHED_BY_ALL = {"io.github.hpc3build.vocabulary": "0"}
@@ -127,3 +129,87 @@ def test_fast_reads_the_layer_of_the_lock_alone(tmp_path: Path, capsys: pytest.C
     assert pairs["org.supercontainers.mpi.version"] == "4.1.5"
     assert not {"org.supercontainers.mpi.abi.version", "org.supercontainers.kernel.version"} & set(pairs)
     assert main(["facts", f"oci:{tmp_path}:latest"]) == 4
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """Two images with different evidence inside, and an artifact without any."""
+    path = tmp_path / "index"
+    entries = []
+    for name, architecture in (("debian-openmpi", "amd64"), ("debian-mpich", "arm64")):
+        platform = {"os": "linux", "architecture": architecture}
+        entries.append(descriptor_of(make(name, path, tag=None, annotations={P + "glibc": "1.0"}), platform=platform))
+    empty = make("plain", path, tag=None).json
+    artifact = {**empty, "config": {**empty["config"], "mediaType": "application/vnd.example+json"}}
+    entries.append(descriptor_of(make_document(path, artifact)))
+    (path / "index.json").unlink()
+    make_document(path, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}, tag="latest")
+    return path
+
+
+def test_each_image_of_an_index_says_what_is_in_it(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, result, told = detect(capsys, index, "--all-children", "-a", "my.key=mine")
+    new = manifest(index, result["new_digest"])
+    images = [manifest(index, entry.digest) for entry in new.descriptors]
+    for image, name in zip(images, ("debian-openmpi", "debian-mpich"), strict=False):
+        assert image.annotations == {**EXPECTED[name]["facts"], **TOUCHED_BY_ALL, "my.key": "mine"}
+    assert status == 0 and [entry.annotations[MPI] for entry in new.descriptors[:2]] == ["openmpi", "mpich"]
+    # What is true of one image is not true of all.
+    assert new.annotations == images[2].annotations == {"my.key": "mine"}
+    assert told.count(f"{P}glibc is no longer true: it said '1.0'") == 2
+    assert detect(capsys, index, "--all-children", "-a", "my.key=mine")[1]["changed"] is False
+
+
+def test_of_an_index_only_what_is_meant_is_looked_into(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = Layout(index).manifest("latest")
+    _, result, _ = detect(capsys, index, "--platform", "linux/arm64", "--dry-run")
+    assert any(MPI in change for change in result["changes"])
+    theirs, ours = (Layout(index).manifest(entry.digest).layers for entry in old.descriptors[:2])
+    (gone, *_) = (layer for layer in theirs if layer not in ours)
+    (index / "blobs" / "sha256" / gone.digest.partition(":")[2]).unlink()
+    _, result, _ = detect(capsys, index, "--platform", "linux/arm64")
+    new = manifest(index, result["new_digest"])
+    assert [entry.annotations.get(MPI) for entry in new.descriptors] == [None, "mpich", None]
+
+
+def test_descriptors_alone_say_what_is_in_their_images(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = Layout(index).manifest("latest")
+    _, result, _ = detect(capsys, index, "--descriptors")
+    new = manifest(index, result["new_digest"])
+    assert [entry.digest for entry in new.descriptors] == [entry.digest for entry in old.descriptors]
+    assert [entry.annotations.get(MPI) for entry in new.descriptors] == ["openmpi", "mpich", None]
+
+
+def test_what_is_in_images_of_an_index_is_attached_to_each(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = Layout(index).manifest("latest")
+    _, result, _ = detect(capsys, index, "--all-children", "--attach")
+    said = [Layout(index).referrers(entry.digest) for entry in old.descriptors]
+    assert [[one.annotations[MPI] for one in found] for found in said] == [["openmpi"], ["mpich"], []]
+    assert set(result["attached"]) == {one.digest for found in said for one in found}
+
+
+def test_an_index_of_which_no_image_is_meant(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["annotate", f"oci:{index}:latest", "--detect"]) == 2
+    assert "--all-children" in capsys.readouterr().err
+    assert main(["annotate", f"oci:{index}:latest", "--detect", "--descriptors", "--labels"]) == 2
+    assert "--platform or --all-children" in capsys.readouterr().err
+
+
+def test_an_index_that_is_moved_while_it_is_looked_into_is_looked_into_again(
+    index: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpc3build.workflows import annotate as module
+
+    def moving(*arguments: Any) -> Any:
+        monkeypatch.setattr(module, "detect", look)
+        found = look(*arguments)
+        old = Layout(index).manifest("latest").json
+        (index / "index.json").unlink()
+        make_document(index, {**old, "manifests": old["manifests"][1:]}, tag="latest")
+        return found
+
+    look = module.detect
+    monkeypatch.setattr(module, "detect", moving)
+    _, result, _ = detect(capsys, index, "--all-children")
+    new = manifest(index, result["new_digest"])
+    assert [entry.annotations.get(MPI) for entry in new.descriptors] == ["mpich", None]

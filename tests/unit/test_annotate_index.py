@@ -95,7 +95,9 @@ def test_attach(capsys: pytest.CaptureFixture[str], layout: Path) -> None:
     (entry,) = Layout(layout).referrers(old.digest)
     assert entry.annotations[GPU] == "none"
     assert main(["annotate", f"oci:{layout}:latest", "-a", "k=v", "--attach"]) == 0
-    assert f"{old.digest} stays, attached a referrer" in capsys.readouterr().out
+    (other,) = (one for one in Layout(layout).referrers(old.digest) if one.annotations == {"k": "v"})
+    assert f"{old.digest} stays, attached {other.digest}" in capsys.readouterr().out
+    assert would["attached"] == result["attached"] == [entry.digest]
     assert annotate(capsys, layout, "--attach")[1]["changed"] is False
 
 

@@ -24,6 +24,7 @@ from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
 from hpc3build.workflows.given_pairs import parse_pairs
 from tests.commands import ROOT, assert_one_message, hpc3build
+from tests.fake_registry import NAME, FakeRegistry
 from tests.images import File, make_index, make_layout
 
 COMMANDS = ("render", "build", "facts", "annotate", "inspect", "check", "spack-extension")
@@ -175,6 +176,29 @@ def test_inspect_an_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found["digest"] == index.digest and found["annotations"] == {"k": "v"}
     assert [entry["digest"] for entry in found["manifests"]] == [child.digest]
     assert child.digest in called(capsys, "inspect", f"oci:{tmp_path}:latest")[1]
+
+
+def test_inspect_shows_what_refers_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image(tmp_path / "i")
+    assert main(["annotate", f"oci:{tmp_path}/i", "-a", "my.key=mine", "--attach", "--json"]) == 0
+    (attached,) = json.loads(capsys.readouterr().out)["results"][0]["attached"]
+    (one,) = document(called(capsys, "inspect", f"oci:{tmp_path}/i", "--json")[1], "inspect")["referrers"]
+    assert (one["digest"], one["annotations"]) == (attached, {"my.key": "mine"})
+    shown = called(capsys, "inspect", f"oci:{tmp_path}/i")[1]
+    assert f"{attached}  application/vnd.hpc3build.annotations.v0+json  my.key=mine" in shown
+
+
+def test_a_list_of_referrers_that_cannot_be_read_hides_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    made = image(tmp_path / "i", annotations={"a": "1"})
+    make_layout(tmp_path / "i", [], tag=made.digest.replace(":", "-"))  # no index
+    with FakeRegistry() as registry:
+        registry.add(tmp_path / "i")
+        reference = f"{registry.host}/{NAME}:latest"
+        found = document(called(capsys, "inspect", reference, "--json")[1], "inspect")
+        assert found["annotations"] == {"a": "1"} and found["referrers"] is None
+        assert "what refers to it could not be listed: " in called(capsys, "inspect", reference)[1]
 
 
 def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

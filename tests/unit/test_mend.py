@@ -155,3 +155,39 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert status == 0 and found["changed"] and found["digest"] == now(tmp_path)[0].digest != before
     status, _, err = called(capsys, "check", f"oci:{tmp_path}/l", "--fix", "--run", "podman")
     assert status == 2 and "--run" in err
+
+
+def test_a_receipt_takes_it_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = make_layout(tmp_path / "l", [FILES], config={**GOOD, "Cmd": ["x"]}, labels={P + "mpi": "none"})
+    receipt = str(tmp_path / "r.json")
+    status, _, _ = called(capsys, "check", f"oci:{tmp_path}/l", "--fix", "--receipt", receipt, "--backup-tag", "was")
+    assert status == 0 and now(tmp_path)[0] != old and Layout(tmp_path / "l").manifest("was") == old
+    assert called(capsys, "annotate", "--undo", receipt)[0] == 0 and now(tmp_path)[0] == old
+    status, _, err = called(capsys, "check", f"oci:{tmp_path}/l", "--fix", "--receipt", receipt)
+    assert status == 2 and "is there already" in err and now(tmp_path)[0] == old
+
+
+def test_the_mended_image_goes_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = make_layout(tmp_path / "o", [FILES], config={**GOOD, "Cmd": ["x"]}, labels={P + "mpi": "none"})
+    to = f"oci:{tmp_path}/l:latest"
+    status, out, _ = called(capsys, "check", f"oci:{tmp_path}/o", "--fix", "--to", to, "--dry-run")
+    assert status == 0 and f"would become {to} " in out and not (tmp_path / "l").exists()
+    assert called(capsys, "check", f"oci:{tmp_path}/o", "--fix", "--to", to)[0] == 0
+    assert now(tmp_path)[1].cmd == CMD and Layout(tmp_path / "o").manifest("latest") == old
+    with Layout(tmp_path / "l") as there:
+        assert [read_blob(there, layer.digest) for layer in old.layers]
+
+
+@pytest.mark.parametrize("option", [["--to", "oci:x:1"], ["--receipt", "r"], ["--backup-tag"], ["--dry-run"]])
+def test_ways_back_are_those_of_mending(option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_layout(tmp_path / "l", [FILES], config=GOOD)
+    status, _, err = called(capsys, "check", f"oci:{tmp_path}/l", *option)
+    assert status == 2 and f"{option[0]} goes with --fix" in err
+
+
+@pytest.mark.parametrize("option", [["--smoke", "true"], ["--junit", "x"], ["--sarif", "x"], ["--static", "config"]])
+def test_mending_is_no_check(option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_layout(tmp_path / "l", [FILES], config={**GOOD, "Cmd": ["x"]})
+    before = now(tmp_path)[0]
+    status, _, err = called(capsys, "check", f"oci:{tmp_path}/l", "--fix", *option)
+    assert status == 2 and "--fix" in err and option[0].strip("-") in err and now(tmp_path)[0] == before

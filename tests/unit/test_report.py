@@ -104,6 +104,7 @@ def test_annotate() -> None:
         "error": None,
         "changes": [],
         "undecided": [],
+        "attached": [],
     }
     assert (document[1]["old_digest"], document[1]["changed"], document[1]["error"]) == (None, False, "gone")
     assert report.annotate_text("oci:x:1", RESULT, dry_run=False) == "oci:x:1: sha256:a -> sha256:b\n"
