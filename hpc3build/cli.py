@@ -105,7 +105,7 @@ def _add_render(commands: Any, common: argparse.ArgumentParser) -> None:
         "write the Containerfile, or the whole build context",
         "hpc3build render recipes/gromacs-cuda --context out/context",
     )
-    parser.add_argument("recipe", nargs="+", metavar="RECIPE")
+    parser.add_argument("recipe", nargs="+", metavar="RECIPE", help=shared.RECIPE)
     parser.add_argument("-o", "--output", metavar="FILE", help="the Containerfile (default: standard output)")
     parser.add_argument("--context", metavar="DIR", help="the whole build context")
     parser.add_argument("--no-cache", action="store_true", help="resolve easyconfigs anew")
@@ -143,7 +143,7 @@ def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
         "build, read what was installed, label and annotate",
         "hpc3build build recipes/mpi-hello -t oci:out/mpi-hello:1.0",
     )
-    parser.add_argument("recipe", nargs="+", metavar="RECIPE")
+    parser.add_argument("recipe", nargs="+", metavar="RECIPE", help=shared.RECIPE)
     parser.add_argument(
         "-t",
         "--tag",
@@ -159,7 +159,7 @@ def _add_build(commands: Any, common: argparse.ArgumentParser) -> None:
         "--push-by-digest", action="store_true", help="push without a tag: index create names it by its digest"
     )
     parser.add_argument("--digest-file", metavar="FILE", help="write the digest there, when all is done")
-    shared.add_recipe(parser, building=True)
+    shared.add_recipe(parser, building=True, to_build=True)
     shared.add_registry(parser)
 
 
@@ -245,7 +245,7 @@ def _add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
         "annotations and labels, without layers",
         "hpc3build inspect oci:out/mpi-hello:1.0",
     )
-    parser.add_argument("reference", metavar="REF")
+    parser.add_argument("reference", metavar="REF", help=shared.REF)
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true")
     shape.add_argument("--records", action="store_true", help="an image record a line, of each image of an index")

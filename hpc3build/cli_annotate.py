@@ -27,10 +27,17 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "hpc3build annotate oci:out/mpi-hello:1.0 -a org.supercontainers.gpu=none --labels",
     )
     parser.add_argument("reference", nargs="*", metavar="REF", help="an image, docker://HOST/NAME:* or docker://HOST/*")
-    parser.add_argument("-a", dest="pairs", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "-a",
+        dest="pairs",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what it is to say; may be given several times",
+    )
     parser.add_argument("--from", dest="source", metavar="RECIPE|LOCK|FACTS", help="what is planned, or said, there")
     parser.add_argument("--detect", action="store_true", help="what the evidence inside the image says")
-    parser.add_argument("--remove", action="append", default=[], metavar="KEY")
+    parser.add_argument("--remove", action="append", default=[], metavar="KEY", help="what it is to say no longer")
     parser.add_argument("--labels", action="store_true", help="write labels too: the image ID changes")
     _add_target(parser)
     parser.add_argument("--attach", action="store_true", help="write a referrer: the image and its digest stay")
@@ -170,7 +177,7 @@ def _wish(options: argparse.Namespace) -> Any:
         remove=tuple(options.remove),
         source=options.source,
         detect=options.detect,
-        depth=shared.depth(options) if options.detect or options.fast or options.thorough else None,
+        depth=shared.depth(options) if options.detect else None,
         labels=options.labels,
         expect_digest=options.expect_digest,
         dry_run=options.dry_run,
@@ -188,6 +195,8 @@ def _wish(options: argparse.Namespace) -> Any:
         coordinate=(options.writer or "") if options.coordinate else None,
         lease=_lease(options),
     )
+    if not wish.detect and (options.fast or options.thorough or options.roots):
+        raise InputError("--fast, --thorough and --root say how --detect looks into an image")
     if not (wish.pairs or wish.remove or wish.source or wish.detect or wish.to):
         raise InputError("annotate: nothing to write", hint="-a KEY=VALUE, --from, --detect or --remove say what")
     return wish

@@ -22,7 +22,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "conformance with HPC3: static, and live under engines",
         "hpc3build check oci:out/mpi-hello:1.0 --run podman",
     )
-    parser.add_argument("reference", metavar="REF")
+    parser.add_argument("reference", metavar="REF", help=shared.REF)
     parser.add_argument(
         "--run",
         dest="engines",

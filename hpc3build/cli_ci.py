@@ -25,7 +25,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "hpc3build ci gitlab recipes/mpi-hello --target x86_64 --target x86_64_v3",
     )
     forms = "; ".join(f"{name}: {text}" for name, text in _FORMS.items())
-    parser.add_argument("form", choices=tuple(_FORMS), help=forms)
+    parser.add_argument("form", choices=tuple(_FORMS), metavar="|".join(_FORMS), help=forms)
     parser.add_argument("recipe", nargs="+", metavar="RECIPE", help="from the top of the repository; each is an image")
     parser.add_argument("-o", "--output", metavar="FILE", help="write it there (default: standard output)")
     axes = parser.add_argument_group("the matrix", "each may be given several times; every recipe is built for all")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc3build import options as shared
 from hpc3build.console import add_command, add_everywhere, tell
+from hpc3build.errors import InputError
 
 if TYPE_CHECKING:
     from hpc3build.host.fingerprint import Fingerprint
@@ -35,7 +36,7 @@ COMMANDS = (
 
 
 def add_fingerprint(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", metavar="FILE", help="write the JSON there")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the JSON, or the script, there")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--fast", action="store_true", help="files only, no commands")
     parser.add_argument("--script", action="store_true", help="print a POSIX shell script that collects the same")
@@ -53,10 +54,21 @@ def add_fingerprint(parser: argparse.ArgumentParser) -> None:
 def run_fingerprint(options: argparse.Namespace) -> int:
     from hpc3build.run import run
 
+    if options.script and (
+        options.from_probe or options.json or options.nfd_features or options.fast or options.injects
+    ):
+        raise InputError("--script prints a script that looks at another host: of the options it takes -o alone")
+    if options.from_probe and (options.fast or options.injects):
+        raise InputError("--fast and --injects are about this host, and --from-probe reads what another one said")
     if options.script:
         from hpc3build.host.script import script
 
-        sys.stdout.write(script())
+        if options.output:
+            from hpc3build.workflows.render import write_atomically
+
+            write_atomically(options.output, script())
+        else:
+            sys.stdout.write(script())
         return 0
     from hpc3build import report, report_match
     from hpc3build.host.probe import MAX_BYTES
@@ -119,7 +131,7 @@ def _host(options: argparse.Namespace) -> Fingerprint:
 
 
 def add_match(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("reference", metavar="REF")
+    parser.add_argument("reference", metavar="REF", help=shared.REF)
     parser.add_argument("--json", action="store_true")
     add_choice(parser)
 
@@ -175,12 +187,12 @@ def run_pick(options: argparse.Namespace) -> int:
 def add_index(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="create|annotate", required=True)
     create = actions.add_parser("create", help="make an index of images", description="make an index of images")
-    create.add_argument("reference", metavar="REF")
+    create.add_argument("reference", metavar="REF", help="the index, with its tag")
     create.add_argument("image", nargs="+", metavar="IMAGE", help="images, or indexes whose images are meant")
     text = "reorder an index, and annotate its descriptors with what its images say; no image changes"
     create.add_argument("--digest-file", metavar="FILE", help="write the index's digest there, when it is in place")
     annotate = actions.add_parser("annotate", help=text, description=text)
-    annotate.add_argument("reference", metavar="REF")
+    annotate.add_argument("reference", metavar="REF", help="the index")
     for action in (create, annotate):
         action.add_argument(
             "--first-as-default",

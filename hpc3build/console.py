@@ -31,9 +31,31 @@ class Parser(argparse.ArgumentParser):
     """argparse with our exit code and form of message."""
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        hints = [f"hint: {option}: {hint}\n" for option, hint in THEIRS.items() if f" {option}" in message]
-        self.exit(InputError.exit_code, f"hpc3build: error: {visible(message)}\n{''.join(hints)}")
+        hints = [f"{option}: {hint}" for option, hint in THEIRS.items() if f" {option}" in message] or self._near(
+            message
+        )
+        if "are required" in message and self.epilog:
+            hints.append(self.epilog)
+        told = "; ".join([*hints, f"{self.prog} --help"]).replace("?; ", "? ")
+        self.exit(InputError.exit_code, f"hpc3build: error: {visible(message)}\nhint: {visible(told)}\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse's; but a command tells itself what it does not know, since it knows what might be meant."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def _near(self, message: str) -> list[str]:
+        """What may have been meant by an option or a choice that is not there."""
+        import difflib
+
+        wrong = re.search(r"unrecognized arguments: (?:.* )?(--?[\w-]+)", message)
+        there = re.findall(r"--[a-z][a-z-]*", self.format_help())
+        if wrong is None and (wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)):
+            there = re.findall(r"[\w-]+", wrong[2])
+        near = difflib.get_close_matches(wrong[1], there, n=1, cutoff=0.7) if wrong else []
+        return [f"did you mean {near[0]}?"] if near else []
 
 
 def add_everywhere(parser: Any, **default: Any) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 
 from hpc3build.errors import InputError
 
+#: What stands for an image, and for a recipe (docs/cli.md).
+REF = "docker://HOST/NAME:TAG, oci:DIR:TAG, oci-archive:FILE:TAG, containers-storage:NAME or docker-daemon:NAME"
+RECIPE = "a spack.yaml, a folder that holds one, easyconfigs or their names, or an easystack"
 #: The time limit of a concretization; the largest environments known take some minutes.
 SECONDS = 1800
 # What Spack may see of this process: where programs and homes are, its own Python and caches, the way to the net.
@@ -23,8 +26,28 @@ _FOR_SPACK = frozenset(
 )  # fmt: skip
 
 
-def add_recipe(parser: argparse.ArgumentParser, *, building: bool) -> None:
-    """Options of recipes; those that only ``building`` needs are left out elsewhere."""
+def _form(text: str) -> str:
+    """A format by our name; docker and singularity are those of container:format in a spack.yaml."""
+    from hpc3build.frontends.spack_container import FORMATS
+
+    return FORMATS.get(text, text)
+
+
+_FORMAT: dict[str, Any] = {
+    "type": _form,
+    "choices": ("containerfile", "apptainer"),
+    "metavar": "containerfile|apptainer",
+    "help": "what to write (default: what container:format of a spack.yaml says, else a Containerfile)",
+}
+# Engines build no Apptainer definition; the option says so of a spack.yaml that asks for one.
+_FORMAT_TO_BUILD = {**_FORMAT, "metavar": "containerfile", "help": "build it though container:format says singularity"}
+
+
+def add_recipe(parser: argparse.ArgumentParser, *, building: bool, to_build: bool = False) -> None:
+    """Options of recipes; those that only ``building`` needs are left out elsewhere.
+
+    ``to_build`` tells ``build`` from what only writes.
+    """
     parser.add_argument(
         "--target", metavar="T", help="CPU target, an archspec name (x86_64_v3, zen3); for EasyBuild also native"
     )
@@ -43,11 +66,7 @@ def add_recipe(parser: argparse.ArgumentParser, *, building: bool) -> None:
         parser.add_argument("--mpi", dest="mpi_provider", metavar="NAME", help="for Spack, what provides MPI")
         parser.add_argument("--spack-ref", metavar="REF", help="tag or commit of Spack in the builder")
         parser.add_argument("--spack-source", metavar="DIR|URL", help="git repository of Spack: a clone here, or a URL")
-        parser.add_argument(
-            "--format",
-            choices=("containerfile", "apptainer"),
-            help="what to write (default: what container:format of a spack.yaml says, else a Containerfile)",
-        )
+        parser.add_argument("--format", **(_FORMAT_TO_BUILD if to_build else _FORMAT))
         parser.add_argument(
             "--pin",
             action="store_true",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -89,9 +89,42 @@ class Settings:
         return beside.overridden(**vars(self))
 
     @property
+    def given(self) -> tuple[str, ...]:
+        """The names of what these settings, the command line's, state."""
+        defaults = Settings()
+        own = (field.name for field in fields(self) if field.name not in ("environment", "cache"))
+        return tuple(name for name in own if getattr(self, name) != getattr(defaults, name))
+
+    @property
     def entry(self) -> str:
         """The name of the entry point: HPC3's own where nobody chose."""
         return self.entrypoint or ENTRYPOINTS[0]
+
+
+#: Settings of the command line that one package manager alone has a meaning for.
+OF_SPACK = frozenset(
+    {
+        "concretize", "concretize_seconds", "host_provided", "packages_source", "save_lock", "spack", "spack_config",
+        "spack_keys", "spack_mirrors", "spack_ref", "spack_source",
+    }
+)  # fmt: skip
+OF_EASYBUILD = frozenset(
+    {
+        "accept_eula_for", "cuda_compute_capabilities", "hooks", "include_easyblocks", "keep_compilers", "modules",
+        "robot_paths",
+    }
+)  # fmt: skip
+
+
+# Options that are called otherwise than what they set.
+_SPELLED = {"mpi_provider": "mpi", "roots": "root"}
+
+
+def refuse_options(names: Iterable[str], why: str) -> None:
+    """Raise InputError for settings that are given, and mean nothing: an option without effect looks heeded."""
+    options = [f"--{_SPELLED.get(name, name).replace('_', '-')}" for name in names]
+    if options:
+        raise InputError(f"{', '.join(options)}: {why}")
 
 
 @dataclass(frozen=True, kw_only=True)

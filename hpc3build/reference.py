@@ -14,6 +14,7 @@ from hpc3build.errors import BadReference
 
 DOCKER, OCI, ARCHIVE = "docker", "oci", "oci-archive"
 STORAGE, DAEMON = "containers-storage", "docker-daemon"
+_TRANSPORTS = (OCI, ARCHIVE, STORAGE, DAEMON)
 
 FORMS = (
     "docker://HOST[:PORT]/NAME[:TAG][@DIGEST] (the prefix may be left out), oci:DIR[:TAG], oci-archive:FILE[:TAG], "
@@ -23,6 +24,8 @@ MAX_TEXT = 4096  # PATH_MAX; names are held to 255 below
 MAX_NAME = 255
 #: skopeo's other transports: without this, ``dir:x`` would be taken for the image dir with the tag x.
 OTHER_TRANSPORTS = frozenset({"dir", "docker-archive", "tarball", "sif", "ostree", "atomic", "http", "https", "oras"})
+#: Other tools' words for a registry.
+_REGISTRY_WORDS = ("http", "https", "oras")
 
 _HEX = {"sha256": 64, "sha512": 128}
 _DIGEST = re.compile(r"(?P<algorithm>sha256|sha512):(?P<hex>[0-9a-f]+)")
@@ -102,7 +105,10 @@ def parse(text: str) -> Reference:
             return Reference(DAEMON, "", image_id=digest["hex"])
         return _named(text, DAEMON, rest)
     if colon and transport in OTHER_TRANSPORTS:
-        raise _bad(text, f"the transport {transport}: is not supported", f"skopeo copy {_short(text)} oci:DIR:TAG")
+        advice = "" if transport in _REGISTRY_WORDS else f"skopeo copy {_short(text)} oci:DIR:TAG"
+        raise _bad(text, f"the transport {transport}: is not supported", advice)
+    if colon and "-" in transport and "/" not in transport and (advice := _meant(text)):  # no image's name by chance
+        raise _bad(text, f"there is no transport {transport}:", f"{advice} docker://{text} is a registry's")
     return _named(text, DOCKER, text.removeprefix("docker://"))
 
 
@@ -208,7 +214,28 @@ def _bad_component(text: str, component: str) -> BadReference:
 
 def _bad(text: str, why: str, advice: str = "") -> BadReference:
     message = f"{_short(text)!r} is not an image reference: {why}"
+    advice = advice or _meant(text)
     return BadReference(message, hint=f"{advice}; accepted are {FORMS}" if advice else f"accepted are {FORMS}")
+
+
+def _meant(text: str) -> str:
+    """What a text with a misspelt transport may mean, as a question; else empty."""
+    import difflib
+
+    transport, colon, rest = text.partition(":")
+    if not colon or transport in _TRANSPORTS or text.startswith("docker://"):
+        return ""
+    near = difflib.get_close_matches(transport, (DOCKER, *_TRANSPORTS), n=1, cutoff=0.8)
+    if transport in _REGISTRY_WORDS:
+        near = [DOCKER]
+    if not near:
+        return ""
+    meant = f"{DOCKER}://{rest.lstrip('/')}" if near == [DOCKER] else f"{near[0]}:{rest}"
+    try:
+        parse(meant)
+    except BadReference:
+        return ""
+    return f"did you mean {meant}?"
 
 
 def _short(text: str) -> str:

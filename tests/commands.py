@@ -63,8 +63,6 @@ def assert_one_message(done: Done, status: int) -> str:
     assert done.status == status, done
     assert done.out == ""
     lines = done.err.rstrip("\n").split("\n")
-    if lines[0].startswith("usage: "):  # argparse's own, before its message
-        lines = lines[next(number for number, line in enumerate(lines) if line.startswith("hpc3build: error: ")) :]
     assert lines[0].startswith("hpc3build: error: ") and len(lines[0]) > len("hpc3build: error: "), done.err
     # A tool's last lines are indented below the message.
     further = [line for line in lines[1:] if not line.startswith(("  ", "hint: "))]

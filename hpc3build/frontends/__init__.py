@@ -55,7 +55,12 @@ R = TypeVar("R", bound=Recipe)
 
 
 class Frontend(Protocol[R]):
-    """One package manager. Implementations are modules; FRONTENDS lists them."""
+    """One package manager. Implementations are modules; FRONTENDS lists them.
+
+    ``FOREIGN`` are settings of the command line that it has no meaning for.
+    """
+
+    FOREIGN: frozenset[str]
 
     def recognises(self, source: str) -> bool: ...
 

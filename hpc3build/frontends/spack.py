@@ -19,13 +19,16 @@ from hpc3build.frontends.spack_json import MAX_BYTES
 from hpc3build.frontends.spack_lock import read_lock
 from hpc3build.frontends.spack_manifest import ENVIRONMENT, manifest
 from hpc3build.frontends.spack_records import INDEX, read_file
-from hpc3build.recipe import Settings, read_settings
+from hpc3build.recipe import OF_EASYBUILD, Settings, read_settings
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
 from hpc3build.yamlread import Section, read_text, read_yaml
 
 if TYPE_CHECKING:
     from hpc3build.evidence.layers import ImageFiles
+
+
+FOREIGN = OF_EASYBUILD
 
 
 def recognises(source: str) -> bool:
@@ -47,6 +50,11 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> SpackR
     path = path / YAML if path.is_dir() else path
     if path.name == LOCK:
         path = path.with_name(YAML)
+    if not path.exists():
+        hint = "a recipe is a spack.yaml, or a folder that holds one"
+        if path.with_name(LOCK).is_file():
+            hint = "a spack.lock alone tells facts: hpc3build facts, or annotate --from; put the spack.yaml beside it"
+        raise InputError(f"{path}: no such file", hint=hint)
     settings = settings.over(read_settings(path.parent))
     data = read_yaml(path)
     document = Section(path, data)

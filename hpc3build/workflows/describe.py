@@ -24,7 +24,7 @@ from hpc3build.frontends.easybuild_sources import is_name
 from hpc3build.frontends.spack_json import MAX_BYTES
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.oci import Manifest
-from hpc3build.recipe import Recipe, Settings, read_settings
+from hpc3build.recipe import Recipe, Settings, read_settings, refuse_options
 from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
@@ -35,6 +35,8 @@ from hpc3build.yamlread import read_text
 
 #: Rule N2 counts the base64 text: 4096 bytes less the key.
 MAX_DOCUMENTATION = 3000
+# What can be asked of a file of concrete specs.
+_OF_LOCKS = ("target", "title", "concretize")
 # Files that are recipes whatever they begin with.
 _RECIPES = (".yaml", ".yml", ".eb")
 
@@ -84,18 +86,26 @@ def facts_of(
     A source is a recipe, a JSON file of Spack's, an image reference, a document of ``facts --json``, or what the
     hooks of EasyBuild leave. Several are one recipe of several roots. ``depth`` is for images.
     """
+    inside = [name for name in ("fast", "thorough", "roots") if getattr(depth, name)]
+    not_image = f"{sources if isinstance(sources, str) else ' '.join(sources)} is no image to be looked into"
     if isinstance(sources, tuple) and len(sources) > 1:
+        refuse_options(inside, not_image)
         _, recipe, stack = load(sources, settings, runner)
         return " ".join(sources), planned_facts(recipe, stack)
     source = sources if isinstance(sources, str) else sources[0]
     if (known := _facts_of_json(Path(source))) is not None:
+        refuse_options((*settings.given, *inside), f"{source} says all that it has to say")
         return source, known
     asked_anew = settings.concretize not in (None, "lock")
     if (file := _concrete(Path(source), lock_beside=not asked_anew)) is not None:
+        refuse_options(inside, not_image)
+        refuse_options([name for name in settings.given if name not in _OF_LOCKS], f"{file} is concretized already")
         return source, facts_of_concrete(file, settings)
     if Path(source).exists() or source.endswith((".eb", ".yaml", ".yml")) or is_name(source):
+        refuse_options(inside, not_image)
         _, recipe, stack = load((source,), settings, runner)
         return source, planned_facts(recipe, stack)
+    refuse_options(settings.given, f"{source} is an image, which was built with what it was built with")
     reference = parse(source)
     with open_store(reference, runner, access) as store:
         return str(reference), describe(store, reference, depth=depth).facts

@@ -10,7 +10,7 @@ from typing import Any
 from hpc3build.containerfile import BuildContext, base_image, build_context
 from hpc3build.errors import InputError
 from hpc3build.frontends import Context, Frontend, for_source
-from hpc3build.recipe import Recipe, Settings
+from hpc3build.recipe import Recipe, Settings, refuse_options
 from hpc3build.reference import parse
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
@@ -69,6 +69,9 @@ def pinned_images(context: Context, runner: Runner, access: Access | None) -> Ma
 def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> tuple[Frontend[Any], Recipe, Stack | None]:
     """The recipe and its stack, where that is known; the lock is kept where ``--save-lock`` says."""
     frontend = for_source(sources[0])
+    refuse_options(
+        sorted(frontend.FOREIGN & set(settings.given)), f"the package manager of {sources[0]} has no use for it"
+    )
     recipe: Recipe = frontend.load(sources, settings, runner)
     stack = frontend.stack(recipe)
     if settings.save_lock is not None:

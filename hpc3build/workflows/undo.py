@@ -23,7 +23,7 @@ def undo(
         if now != entry.after:
             raise TagMoved(
                 f"{entry.reference} is {now} now, neither {entry.after} that was written nor {entry.before} before it",
-                hint="somebody else wrote it since; look at it",
+                hint="it was written again since: undo that first, if it has a receipt, or look who wrote it",
             )
         if entry.before is None:
             raise StoreError(

@@ -81,7 +81,7 @@ def test_nobody_elses_work_is_lost(tmp_path: Path) -> None:
     assert hpc3build("annotate", "oci:o:1", "-a", "k=1", "--receipt", "r.json", cwd=tmp_path).status == 0
     assert hpc3build("annotate", "oci:o:1", "-a", "k=2", cwd=tmp_path).status == 0
     there = (tmp_path / "o" / "index.json").read_bytes()
-    assert "neither" in assert_one_message(hpc3build("annotate", "--undo", "r.json", cwd=tmp_path), 5)
+    assert "undo that first" in assert_one_message(hpc3build("annotate", "--undo", "r.json", cwd=tmp_path), 5)
     assert (tmp_path / "o" / "index.json").read_bytes() == there
 
 

@@ -148,3 +148,9 @@ def test_easybuild_recipes_too(tmp_path: Path) -> None:
     builder, final = stages(context.containerfile)
     assert "runuser -u easybuild" in builder["%post"] and "chown -R 0:0 /opt/easybuild/software" in builder["%post"]
     assert "/opt/easybuild/modules /opt/easybuild/modules" in final["%files from builder"]
+
+
+@pytest.mark.parametrize(("word", "first"), [("docker", "FROM "), ("podman", "FROM "), ("singularity", "Bootstrap: ")])
+def test_the_option_takes_spacks_own_words(word: str, first: str) -> None:
+    done = hpc3build("render", ROOT / "recipes/hello-spack", "--format", word)
+    assert done.status == 0 and f"\n{first}" in done.out

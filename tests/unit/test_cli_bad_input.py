@@ -36,10 +36,38 @@ LONG = "a" * 5000
         (["check", "oci:x", "--dry-run"], "--fix"),
         (["annotate", "oci:x", "-a", "k=1", "--remove", "k"], "--remove"),
         (["inspect", "oci:x", "--creds", "a:b"], "--password-stdin"),
+        (["rendr", "x"], "did you mean render? hpc3build --help"),
+        (["render", "x", "--tagret=zen3"], "did you mean --target? hpc3build render --help"),
+        (["render", "x", "--entrypoint", "hpc3exec"], "did you mean hpc3-exec?"),
+        (["index", "create", "x", "y", "--dry-rn"], "did you mean --dry-run? hpc3build index create --help"),
+        (["render"], "hpc3build render recipes/gromacs-cuda"),
+        (["annotate", "oci:x", "-a", "k=v", "--fast"], "--detect"),
+        (["annotate", "oci:x", "-a", "k=v", "--root", "/opt"], "--detect"),
+        (["render", "recipes/hello-spack", "--hooks", "h.py", "--modules", "flat"], "--hooks, --modules: "),
+        (["render", "recipes/hello-spack", "--cuda-compute-capabilities", "8.0"], "--cuda-compute-capabilities: "),
+        (["render", "recipes/mpi-hello", "--spack-ref", "v1"], "--spack-ref: "),
+        (["facts", "recipes/mpi-hello", "--concretize", "builder"], "--concretize: "),
+        (["facts", "recipes/hello-spack", "--root", "/opt", "--fast"], "--fast, --root: "),
+        (["facts", f"{LOCK}/spack.lock", "--thorough"], "--thorough: "),
+        (["facts", f"{LOCK}/spack.lock", "--hooks", "h.py"], "--hooks: "),
+        (["facts", "oci:x", "--target", "zen3"], "--target: "),
+        (["fingerprint", "--script", "--json"], "--script"),
+        (["fingerprint", "--from-probe", "p", "--injects", "/lib/x.so"], "--injects"),
     ],
 )
 def test_usage(arguments: list[str], told: str) -> None:
-    assert told in assert_one_message(hpc3build(*arguments), 2)
+    assert told in assert_one_message(hpc3build(*arguments, cwd=ROOT), 2)
+
+
+@pytest.mark.parametrize("argument", ["--nothing-like-it", "-z", "more"])
+def test_nothing_is_guessed_that_is_not_near(argument: str) -> None:
+    assert assert_one_message(hpc3build("check", "oci:x", argument), 2).endswith("\nhint: hpc3build check --help")
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    assert "hint: a recipe is a spack.yaml" in assert_one_message(hpc3build("render", "nope.yaml", cwd=tmp_path), 2)
+    shutil.copy(LOCK / "spack.lock", tmp_path)
+    assert "hint: a spack.lock alone tells facts" in assert_one_message(hpc3build("render", str(tmp_path)), 2)
 
 
 # References

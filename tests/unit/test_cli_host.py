@@ -142,7 +142,10 @@ def test_fingerprint(tmp_path: Path) -> None:
     assert piped == told
     assert "standard input" in assert_one_message(hpc3build("fingerprint", "--from-probe", "-"), 2)
     assert "cpu.target" in told.out and "sm_80" in told.out
-    assert hpc3build("fingerprint", "--script").out.startswith("#!/bin/sh\n")
+    printed = hpc3build("fingerprint", "--script").out
+    assert printed.startswith("#!/bin/sh\n")
+    assert hpc3build("fingerprint", "--script", "-o", tmp_path / "probe.sh").out == ""
+    assert (tmp_path / "probe.sh").read_text() == printed
     (tmp_path / "nfd").mkdir()
     assert hpc3build("fingerprint", "--fast", "--nfd-features", tmp_path / "nfd").out == ""
     assert "host.cpu.target=" in (tmp_path / "nfd" / "hpc3build").read_text()

@@ -105,6 +105,50 @@ def test_refused(text: str, says: str) -> None:
     assert len(caught.value.message) < 600 and caught.value.message.isprintable()
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("dockr://quay.io/a/b:1", "docker://quay.io/a/b:1"),
+        ("docker:quay.io/a/b:1", "docker://quay.io/a/b:1"),
+        ("docker:/quay.io/a/b:1", "docker://quay.io/a/b:1"),
+        ("https://quay.io/a/b:1", "docker://quay.io/a/b:1"),
+        ("oras://quay.io/a/b:1", "docker://quay.io/a/b:1"),
+        ("oci-arhive:x.tar", "oci-archive:x.tar"),
+        ("container-storage:localhost/x", "containers-storage:localhost/x"),
+        ("dcoker-daemon:x:1", "docker-daemon:x:1"),
+    ],
+)
+def test_a_misspelt_transport(text: str, meant: str) -> None:
+    with pytest.raises(BadReference) as caught:
+        parse(text)
+    assert caught.value.hint.startswith(f"did you mean {meant}?") and parse(meant)
+
+
+@pytest.mark.parametrize(
+    "text", ["debian:", "docker://", "oci:", "Debian:1", "docker-demon:" + "a" * 5000, "docker:a/B"]
+)
+def test_nothing_is_meant_that_is_no_reference(text: str) -> None:
+    with pytest.raises(BadReference) as caught:
+        parse(text)
+    assert "did you mean" not in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["docker-dind:1", "docker-daemon/x:1", "quay.io/oci-archives/x:1", "dockr:1"])
+def test_names_like_a_transport(text: str) -> None:
+    assert parse(text).transport == "docker"
+
+
+@given(st.sampled_from(["docker", "dockr", "oci", "oc", "https", "oci-archve", "docker-damon"]), st.text(max_size=12))
+def test_what_may_be_meant_is_a_reference(transport: str, rest: str) -> None:
+    try:
+        parse(f"{transport}:{rest}")
+    except BadReference as error:
+        if error.hint.startswith("did you mean "):
+            assert parse(
+                error.hint.removeprefix("did you mean ").partition("? docker://")[0].partition("?; accepted")[0]
+            )
+
+
 def test_neighbours() -> None:
     reference = parse("quay.io/a/b:1")
     assert str(reference.at(D)) == f"docker://quay.io/a/b@{D}"
