@@ -22,39 +22,31 @@ from hpc3build.errors import Hpc3BuildError, InputError, ToolError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code (docs/cli.md) and never lets an error of ours become a traceback."""
+    if sys.stderr is None:  # closed: what is told there is lost, and print would take standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (to the process's end)
     arguments = behind_command(sys.argv[1:] if argv is None else argv)
-    parser = _parser(arguments[0] if arguments else "")
     # What stands behind run's -- is another program's; argparse would give it to the positional before the options.
     own = arguments.index("--") if arguments[:1] == ["run"] and "--" in arguments else len(arguments)
-    options = parser.parse_args(arguments[:own])
-    options.argv = arguments[own + 1 :]
-    if options.command is None:
-        parser.print_help(sys.stderr)
-        return InputError.exit_code
-    command: Command = options.run
-    if sys.stdout is None:
-        return _tell(ToolError("standard output is closed"))
-    # Schedulers and CI end jobs with it: what was put aside must go, and the engine must hear of it.
-    signal.signal(signal.SIGTERM, _terminate)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    debug = "--debug" in arguments[:own]
     try:
-        status = command(options)
-        sys.stdout.flush()
-        return status
+        try:
+            return _run(arguments[:own], arguments[own + 1 :])
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # of a help text, too
     except Hpc3BuildError as error:
-        if options.debug:
+        if debug:
             raise
         return _tell(error)
     except KeyboardInterrupt as interrupt:
         print("hpc3build: interrupted", file=sys.stderr)
-        return 143 if isinstance(interrupt, _Terminated) else 130
+        return 128 + (interrupt.number if isinstance(interrupt, _Terminated) else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
         # A path that the system refuses as such: a name of 5000 characters, a folder that cannot be read.
-        if options.debug:
+        if debug:
             raise
         if error.filename is None:
             sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (or Python tries to flush the rest at its end)
@@ -62,12 +54,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _tell(InputError(f"{error.filename}: {error.strerror or error}"))
 
 
+def _run(arguments: Sequence[str], others: Sequence[str]) -> int:
+    """The command's exit status; ``others`` is what the program that ``run`` starts is given."""
+    parser = _parser(arguments[0] if arguments else "")
+    options = parser.parse_args(arguments)
+    options.argv = list(others)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return InputError.exit_code
+    command: Command = options.run
+    if sys.stdout is None:
+        return _tell(ToolError("standard output is closed"))
+    # Schedulers, CI and closed terminals end jobs so: what was put aside must go, and the engine must hear of it.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return command(options)
+
+
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, taken like an interrupt from the keyboard."""
+    """SIGTERM or SIGHUP, taken like an interrupt from the keyboard."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
-    raise _Terminated
+    raise _Terminated(number)
 
 
 def _parser(only: str = "") -> argparse.ArgumentParser:
@@ -114,8 +130,10 @@ def _add_render(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _render(options: argparse.Namespace) -> int:
-    from hpc3build.workflows.render import render, write_atomically
+    from hpc3build.workflows.outputs import check_writable, write_atomically
+    from hpc3build.workflows.render import render
 
+    check_writable(None if options.output == "-" else options.output, options.save_lock)
     planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options), shared.access(options))
     _tell_notes(options, planned)
     if options.context:
@@ -168,8 +186,10 @@ def _build(options: argparse.Namespace) -> int:
     from hpc3build.engines import choose
     from hpc3build.run import run, run_quietly
     from hpc3build.workflows.build import build
-    from hpc3build.workflows.render import render, write_atomically
+    from hpc3build.workflows.outputs import check_writable, write_atomically
+    from hpc3build.workflows.render import render
 
+    check_writable(options.digest_file, options.save_lock)
     target = shared.reference(options.tag)
     if target.registry == "docker.io" and not options.tag.startswith(("docker://", "docker.io/")):
         raise InputError(

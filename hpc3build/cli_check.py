@@ -56,7 +56,7 @@ def _check(options: argparse.Namespace) -> int:
     from hpc3build import report, report_check
     from hpc3build.run import run
     from hpc3build.workflows.check import check
-    from hpc3build.workflows.render import write_atomically
+    from hpc3build.workflows.outputs import check_writable, write_atomically
 
     if options.fix:
         return _fix(options)
@@ -65,6 +65,7 @@ def _check(options: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')} goes with --fix")
     if options.smoke and not options.engines:
         raise InputError("--smoke is run under an engine: name one with --run")
+    check_writable(options.junit, options.sarif)
     checked = check(
         shared.reference(options.reference),
         tuple(options.engines),

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from hpc3build.ci.writers import gitlab
     from hpc3build.errors import InputError
     from hpc3build.frontends import for_source
-    from hpc3build.workflows.render import write_atomically
+    from hpc3build.workflows.outputs import write_atomically
 
     if options.include is not None and options.form != "gitlab":
         raise InputError(f"--include is for gitlab, not for {options.form}")

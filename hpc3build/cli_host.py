@@ -64,7 +64,7 @@ def run_fingerprint(options: argparse.Namespace) -> int:
         from hpc3build.host.script import script
 
         if options.output:
-            from hpc3build.workflows.render import write_atomically
+            from hpc3build.workflows.outputs import write_atomically
 
             write_atomically(options.output, script())
         else:
@@ -85,7 +85,7 @@ def run_fingerprint(options: argparse.Namespace) -> int:
         if not options.quiet:
             print(f"wrote {path}", file=sys.stderr)
     if options.output:
-        from hpc3build.workflows.render import write_atomically
+        from hpc3build.workflows.outputs import write_atomically
 
         write_atomically(options.output, report.dumps(host.to_json()))
     elif options.json:
@@ -208,20 +208,20 @@ def add_index(parser: argparse.ArgumentParser) -> None:
 
 def run_index(options: argparse.Namespace) -> int:
     from hpc3build import report, report_match
-    from hpc3build.reference import parse
     from hpc3build.run import run
     from hpc3build.workflows import index as workflow
+    from hpc3build.workflows.outputs import check_writable, write_atomically
 
+    digest_file = getattr(options, "digest_file", None)
+    check_writable(digest_file)
     choices = {"first_as_default": options.first_as_default, "dry_run": options.dry_run}
-    reference, access = parse(options.reference), shared.access(options)
+    reference, access = shared.reference(options.reference), shared.access(options)
     if options.action == "create":
-        done = workflow.create(reference, [parse(image) for image in options.image], run, access, **choices)
+        done = workflow.create(reference, [*map(shared.reference, options.image)], run, access, **choices)
     else:
         done = workflow.annotate(reference, run, access, **choices)
-    if getattr(options, "digest_file", None) and not options.dry_run:
-        from hpc3build.workflows.render import write_atomically
-
-        write_atomically(options.digest_file, f"{done.manifest.digest}\n")
+    if digest_file and not options.dry_run:
+        write_atomically(digest_file, f"{done.manifest.digest}\n")
     for warning in done.warnings if not options.quiet else ():
         print(f"hpc3build: warning: {report.plain(warning)}", file=sys.stderr)
     if options.json:

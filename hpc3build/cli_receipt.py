@@ -39,7 +39,7 @@ class Receipt:
         """Write what was added so far; nothing without a file."""
         from hpc3build.report import dumps
         from hpc3build.rewrite.receipt import document
-        from hpc3build.workflows.render import write_atomically
+        from hpc3build.workflows.outputs import write_atomically
 
         if self._path is not None:
             write_atomically(self._path, dumps(document(self._entries)))

@@ -46,6 +46,11 @@ def hpc3build(
 
 def started(*arguments: str) -> subprocess.Popen[str]:
     """``hpc3build ARGUMENTS`` in a process group of its own, to be interrupted."""
+
+    def heed() -> None:  # a background job ignores the one, what nohup starts the other
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
     return subprocess.Popen(
         [sys.executable, "-m", "hpc3build", *arguments],
         cwd=ROOT,
@@ -53,7 +58,7 @@ def started(*arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+        preexec_fn=heed,
     )
 
 

@@ -15,6 +15,9 @@ from typing import Any, BinaryIO, cast
 from hpc3build.errors import ImageError, StoreError
 from hpc3build.oci import Descriptor
 
+#: What files and folders are called while they are made.
+NEW = ".new-"
+
 
 class Verifying(io.RawIOBase):
     """Hashes what passes; the end of the stream is refused when the digest differs."""
@@ -75,14 +78,15 @@ def open_regular(path: Path, what: str, *, write: bool = False) -> BinaryIO:
     # Before os.fdopen, which refuses folders with an error of its own.
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise StoreError(f"{what} is not a file: {path}")
+        layout = f"oci:{path} is the layout there" if (Path(path) / "oci-layout").is_file() else ""
+        raise StoreError(f"{what} is not a file" + ("" if what == str(path) else f": {path}"), hint=layout)
     return os.fdopen(descriptor, "r+b" if write else "rb")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of ``path`` at one instant; after a crash the old or the new one is there."""
-    new = path.with_name(f".new-{secrets.token_hex(8)}")
+    new = path.with_name(f"{NEW}{secrets.token_hex(8)}")
     try:
         descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with os.fdopen(descriptor, "w+b") as file:
@@ -120,4 +124,7 @@ def told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
+        place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else path
+        if place.name.startswith(NEW):  # ours, and of no meaning to anybody: it is the folder that refuses
+            place = place.parent
+        raise StoreError(f"{place}: {error.strerror or error}") from error

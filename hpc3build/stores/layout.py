@@ -23,7 +23,7 @@ from hpc3build import jsonedit
 from hpc3build.errors import ImageError, StoreError
 from hpc3build.oci import OCI_INDEX, Descriptor, check_digest, digest_of
 from hpc3build.stores import Store
-from hpc3build.stores.files import check_size, open_regular, replace_file, replacing, sync_folder, told, verified
+from hpc3build.stores.files import NEW, check_size, open_regular, replace_file, replacing, sync_folder, told, verified
 from hpc3build.stores.indexed import Edit, IndexedStore
 from hpc3build.stores.tagged_index import REF_NAME, TaggedIndex
 
@@ -50,11 +50,13 @@ class Layout(IndexedStore):
     def create(cls, path: str | os.PathLike[str]) -> Layout:
         """Make an empty layout, or open the one that is there. Raises StoreError where something else lies."""
         path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"{path} is a file, expected an OCI layout or a new name")
         with told(path):
             path.mkdir(parents=True, exist_ok=True)
             strangers = {entry.name for entry in path.iterdir()} - {"blobs", "oci-layout", "index.json"}
             if not (path / "oci-layout").exists():
-                if any(not name.startswith(".new-") for name in strangers):
+                if any(not name.startswith(NEW) for name in strangers):
                     raise StoreError(f"{path} is not empty and not an OCI layout", hint="name another directory")
                 replace_file(path / "oci-layout", json.dumps(VERSION, separators=(",", ":")).encode())
             (path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
@@ -109,7 +111,7 @@ class Layout(IndexedStore):
         hasher, size = hashlib.sha256(), 0
         with told(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            new = folder / f".new-{secrets.token_hex(8)}"
+            new = folder / f"{NEW}{secrets.token_hex(8)}"
             try:
                 with new.open("xb") as file:
                     for piece in pieces:
@@ -181,7 +183,7 @@ def _move(blob: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        new = target.with_name(f".new-{secrets.token_hex(8)}")
+        new = target.with_name(f"{NEW}{secrets.token_hex(8)}")
         try:
             with blob.open("rb") as source, new.open("xb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)

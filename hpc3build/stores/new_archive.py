@@ -17,7 +17,7 @@ from hpc3build.errors import StoreError
 from hpc3build.evidence.tarheader import BLOCK
 from hpc3build.oci import Descriptor, Manifest, digest_of
 from hpc3build.stores import Store
-from hpc3build.stores.files import check_size, sync_folder, told
+from hpc3build.stores.files import NEW, check_size, sync_folder, told
 from hpc3build.stores.layout import EMPTY_INDEX, VERSION
 from hpc3build.stores.tagged_index import TaggedIndex, check_tag
 from hpc3build.stores.tarmap import header_block, padded
@@ -29,7 +29,9 @@ class NewArchive:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._blobs: dict[str, bytes | None] = {}  # small ones are kept, to be read again
-        self._new = self.path.with_name(f".new-{secrets.token_hex(8)}")
+        self._new = self.path.with_name(f"{NEW}{secrets.token_hex(8)}")
+        if not self.path.parent.is_dir():
+            raise StoreError(f"oci-archive:{self.path}: there is no folder {self.path.parent}")
         with told(self.path):
             self._file: BinaryIO | None = self._new.open("xb")
         self._add("oci-layout", json.dumps(VERSION, separators=(",", ":")).encode())

@@ -126,10 +126,18 @@ def _source_date_epoch() -> datetime | None:
 
 
 def _run_engine(planned: Planned, engine: Engine, secrets: Mapping[str, Path], no_cache: bool) -> str:
-    from_site = site.settings(os.environ, Path.home())
+    from_site = site.settings(os.environ, _home())
     with TemporaryDirectory(prefix="hpc3build-context-") as folder, site.as_files(from_site) as files:
         planned.context.write(Path(folder))
         return engine.build(Path(folder), secrets={**files, **planned.context.secrets, **secrets}, no_cache=no_cache)
+
+
+def _home() -> Path:
+    """The user's folder; one that nobody has for a number that no passwd file knows, as containers give it to jobs."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")
 
 
 def _smoke(planned: Planned, engine: Engine, image: str) -> None:

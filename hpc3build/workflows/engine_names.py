@@ -18,7 +18,6 @@ from hpc3build.oci import Manifest
 from hpc3build.reference import ARCHIVE, DAEMON, DOCKER, OCI, STORAGE, Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store
-from hpc3build.stores.files import told
 from hpc3build.stores.layout import Layout
 from hpc3build.workflows.candidates import Candidate
 
@@ -101,8 +100,10 @@ def _alone(reference: Reference, image: Manifest, side: Path) -> str:
         raise InputError(f"{folder}: engines take no layout in a path with a colon", hint="set XDG_CACHE_HOME")
     tag = f"image-{image.digest.partition(':')[2]}"
     if not folder.exists():
-        with told(side):
+        try:
             _make_whole(folder, blobs, image, tag)
+        except OSError as error:
+            raise InputError(f"{side}: {error.strerror}", hint="XDG_CACHE_HOME names another folder for it") from error
     return f"{OCI}:{folder}:{tag}"
 
 

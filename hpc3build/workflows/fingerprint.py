@@ -56,7 +56,7 @@ def from_probe(path: str, text: str) -> Fingerprint:
 
 def write_nfd_features(folder: str, host: Fingerprint) -> Path:
     """Write a local feature file of NFD (features.d), whole or not at all. Raises InputError."""
-    from hpc3build.workflows.render import write_atomically
+    from hpc3build.workflows.outputs import write_atomically
 
     if not Path(folder).is_dir():
         raise InputError(

@@ -1,4 +1,4 @@
-"""Interrupts that wait: what was begun is finished and told before SIGINT or SIGTERM ends the run."""
+"""Interrupts that wait: what was begun is finished and told before SIGINT, SIGTERM or SIGHUP ends the run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:

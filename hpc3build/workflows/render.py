@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from hpc3build.reference import parse
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
 from hpc3build.stores.access import Access
+from hpc3build.workflows.outputs import write_atomically
 
 
 @dataclass(frozen=True)
@@ -79,28 +79,3 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> tuple[
             raise InputError("--save-lock: there is no lock before the build", hint="--concretize host makes one")
         write_atomically(settings.save_lock, recipe.lock)
     return frontend, recipe, stack
-
-
-def write_atomically(path: str, text: str) -> None:
-    """Write a file whole or not at all. Raises InputError."""
-    from pathlib import Path
-    from tempfile import NamedTemporaryFile
-
-    target = Path(path)
-    try:
-        if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")  # /dev/stdout, a pipe: nothing to replace
-            return
-        with NamedTemporaryFile(
-            "w", dir=target.parent, prefix=f".{target.name}.", delete=False, encoding="utf-8"
-        ) as file:
-            try:
-                file.write(text)
-                file.flush()
-                os.chmod(file.name, 0o644)  # noqa: PTH101 (the open file's name)
-                Path(file.name).replace(target)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error

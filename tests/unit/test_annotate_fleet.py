@@ -175,7 +175,7 @@ def test_kill_9_at_ten_moments(fake: FakeRegistry, tmp_path: Path) -> None:
     assert last.status == 0 and fake.seen() == ["GET tags"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing_untold(number: signal.Signals, fake: FakeRegistry, tmp_path: Path) -> None:
     """The first reference is slow, so that others end behind it; they come late in their order, but they come."""
     tags = [f"t{number:02}" for number in range(40)]

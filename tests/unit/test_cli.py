@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +331,49 @@ def test_a_full_disk_and_a_closed_pipe(tmp_path: Path) -> None:
         assert done.returncode != 0 and "Traceback" not in done.stderr and "error" in done.stderr, redirection
     done = subprocess.run(["/bin/bash", "-c", f"{command} | true"], capture_output=True, text=True, cwd=ROOT)
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["annotate", "--help"]], ids=" ".join)
+def test_help_that_cannot_be_printed(words: list[str]) -> None:
+    command = shlex.join([sys.executable, "-m", "hpc3build", *words])
+    full = subprocess.run(["/bin/sh", "-c", f"{command} >/dev/full"], capture_output=True, text=True, cwd=ROOT)
+    assert (full.returncode, full.stderr[:46]) == (3, "hpc3build: error: cannot write the output: No ")
+    piped = ["/bin/bash", "-c", f"set -o pipefail; {command} | true"]
+    closed = subprocess.run(piped, capture_output=True, text=True, cwd=ROOT)
+    assert closed.stderr == "" and closed.returncode in (0, 141)  # 0 where true has not ended yet
+
+
+def test_a_closed_terminal_ends_nothing_that_nohup_started(tmp_path: Path) -> None:
+    """It hangs up while a list of references is read; the list's end is all that is waited for."""
+    image(tmp_path / "o")
+    for ignored, expected in ((signal.SIG_DFL, 128 + signal.SIGHUP), (signal.SIG_IGN, 0)):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hpc3build", "annotate", "--batch", "-", "-a", "k=v", "-q"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=functools.partial(signal.signal, signal.SIGHUP, ignored),
+        )
+        deadline = time.monotonic() + 20
+        while not catches(process.pid, signal.SIGTERM) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGHUP)
+        _, err = process.communicate(f"oci:{tmp_path / 'o'}\n".encode(), timeout=30)
+        assert process.returncode == expected and b"Traceback" not in err, err
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal (proc(5), SigCgt)."""
+    mask = re.search(r"^SigCgt:\t([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return mask is not None and bool(int(mask[1], 16) >> (number - 1) & 1)
+
+
+def test_a_closed_standard_error_takes_nothing_of_the_result(tmp_path: Path) -> None:
+    image(tmp_path)
+    words = [sys.executable, "-m", "hpc3build", "annotate", f"oci:{tmp_path}", "-a", "k=v", "--json"]
+    done = subprocess.run(["/bin/sh", "-c", f"{shlex.join(words)} 2>&-"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert done.returncode == 0 and json.loads(done.stdout)["results"][0]["warnings"]
 
 
 @pytest.mark.parametrize(

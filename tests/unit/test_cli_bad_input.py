@@ -393,3 +393,46 @@ def test_images(tmp_path: Path) -> None:
         (["facts", "docker://localhost:1/x:1"], 4),
     ):
         assert_one_message(hpc3build(*arguments, cwd=tmp_path), status)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["render", "{recipe}", "-o", "no/file"], "there is no folder no"),
+        (["render", "{recipe}", "-o", "{folder}"], "it is a folder"),
+        (["render", "{recipe}", "--concretize", "host", "--save-lock", "no/file"], "there is no folder no"),
+        (["build", "{recipe}", "-t", "oci:x:1", "--digest-file", "no/file"], "there is no folder no"),
+        (["check", "oci:image", "--junit", "no/file"], "there is no folder no"),
+        (["check", "oci:image", "--sarif", "no/file"], "there is no folder no"),
+        (["check", "oci:image", "--fix", "--receipt", "no/file"], "there is no folder no"),
+        (
+            ["index", "create", "oci:new:1", "oci:image", "--first-as-default", "--digest-file", "no/file"],
+            "no folder no",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_file_that_cannot_be_written_is_told_before_the_work(
+    arguments: list[str], place: str, tmp_path: Path
+) -> None:
+    make_layout(tmp_path / "image", [{"a": b"1"}])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    filled = [word.format(recipe=ROOT / "recipes/hello-spack", folder=tmp_path) for word in arguments]
+    told = assert_one_message(hpc3build(*filled, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": "/nowhere"}), 2)
+    assert "cannot write" in told and place in told
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("to", "told"),
+    [
+        ("oci:file:1", "file is a file, expected an OCI layout or a new name"),
+        ("oci-archive:no/a.tar:1", "there is no folder no"),
+        ("oci-archive:image:1", "image is not a file\nhint: oci:image is the layout there"),
+    ],
+)
+def test_places_where_no_image_can_go(to: str, told: str, tmp_path: Path) -> None:
+    make_layout(tmp_path / "image", [{"a": b"1"}])
+    (tmp_path / "file").touch()
+    done = hpc3build("annotate", "oci:image", "--to", to, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    assert told in assert_one_message(done, 4)

@@ -274,6 +274,14 @@ def test_of_a_layouts_index_the_image_that_was_picked_is_run(engine: str, tmp_pa
     assert shlex.split(by_digest.out)[-2] == name
 
 
+def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    flavours(tmp_path / "layout")
+    (tmp_path / "file").touch()
+    argv = ["run", f"oci:{tmp_path / 'layout'}:1", *on("zen2-slurm"), "--engine", "podman", "--print", "--", "app"]
+    done = hpc3build(*argv, env={**fake_engine(tmp_path, "podman"), "XDG_CACHE_HOME": str(tmp_path / "file")})
+    assert "hint: XDG_CACHE_HOME names another folder" in assert_one_message(done, 2)
+
+
 def test_what_engines_would_choose_themselves_is_refused(tmp_path: Path) -> None:
     _, fits = flavours(tmp_path / "layout")
     with tarfile.open(tmp_path / "image.tar", "w") as tar:

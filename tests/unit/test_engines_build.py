@@ -64,3 +64,14 @@ def test_a_base_image_that_cannot_be_had(tmp_path: Path) -> None:
     with pytest.raises(ToolError, match="make: Error 2") as told:
         Buildah(Store(tmp_path / "2", ToolError("buildah failed:\n  make: Error 2"))).build(tmp_path, secrets={})
     assert "a mended recipe" in told.value.hint
+
+
+def test_a_user_of_no_passwd_file_and_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a job in a container is: there are no settings of a user, and that is no fault."""
+    from hpc3build.workflows import build as module
+
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(module.Path, "home", nobody)
+    assert module._home() == Path("/nonexistent")

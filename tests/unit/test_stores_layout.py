@@ -15,6 +15,7 @@ from hpc3build.reference import parse
 from hpc3build.run import run
 from hpc3build.stores import layout as layout_module
 from hpc3build.stores import open_store, read_blob
+from hpc3build.stores.files import NEW, told
 from hpc3build.stores.layout import REF_NAME, Layout
 from tests.images import Symlink, make_layout
 
@@ -59,6 +60,8 @@ def test_what_is_no_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(StoreError, match="not empty"):
         Layout.create(tmp_path)
     assert files(tmp_path) == {"precious": b"x"}
+    with pytest.raises(StoreError, match=r"^/a/b: Permission denied$"), told(tmp_path):
+        raise PermissionError(13, "Permission denied", f"/a/b/{NEW}12")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     with pytest.raises(StoreError, match="docker is not reached") as elsewhere:
         open_store(parse("docker-daemon:quay.io/a/b:1"), run)
