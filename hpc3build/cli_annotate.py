@@ -295,15 +295,28 @@ class _Printer:
             print(f"hpc3build: {text}", file=sys.stderr)
 
 
+#: What says what to write, where or how; a receipt says that itself.
+_NOT_OF_UNDO = (
+    *("pairs", "remove", "source", "detect", "labels", "attach", "to", "platforms", "all_children", "index_only"),
+    *("descriptors", "fast", "thorough", "roots", "batch", "jobs", "journal", "shard", "rate", "expect_digest"),
+    *("coordinate", "writer", "lease", "receipt", "backup_tag"),
+)
+
+
 def _undo(options: argparse.Namespace) -> int:
+    from hpc3build.recipe import refuse_options
     from hpc3build.rewrite.receipt import MAX_BYTES, read
     from hpc3build.run import run
     from hpc3build.workflows.batch import Outcome
     from hpc3build.workflows.undo import undo
     from hpc3build.yamlread import read_text
 
-    if options.reference or options.pairs or options.remove or options.source or options.batch or options.to:
-        raise InputError("--undo RECEIPT puts back what the receipt says, and takes no REF or KEY")
+    if options.reference:
+        raise InputError("--undo RECEIPT puts back what the receipt says, and takes no REF")
+    refuse_options(
+        (name for name in _NOT_OF_UNDO if getattr(options, name) not in (None, False, [])),
+        "--undo puts back what a receipt says",
+    )
     entries = read(read_text(Path(options.undo), MAX_BYTES, "a receipt").encode(), options.undo)
     if not entries and not options.quiet:
         print(f"hpc3build: {visible(options.undo)}: nothing was written, so there is nothing to undo", file=sys.stderr)

@@ -36,14 +36,25 @@ class Parser(argparse.ArgumentParser):
         )
         if "are required" in message and self.epilog:
             hints.append(self.epilog)
+        if self.usage and not hints:
+            hints.append(self.usage % {"prog": self.prog})
         told = "; ".join([*hints, f"{self.prog} --help"]).replace("?; ", "? ")
         self.exit(InputError.exit_code, f"hpc3build: error: {visible(message)}\nhint: {visible(told)}\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As argparse's; but a command tells itself what it does not know, since it knows what might be meant."""
+        """As argparse's; but a command tells itself what it does not know, since it knows what might be meant.
+
+        An empty value is mostly a variable that is not set, and would be taken for an option that is not given.
+        """
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        for action in self._actions:
+            value = getattr(found, action.dest, None)
+            empty = value == "" != action.default and action.nargs is None
+            if action.option_strings and (empty or (isinstance(value, list) and "" in value)):
+                told = "/".join(action.option_strings)
+                raise InputError(f"{told}: its value is empty", hint="a variable that is not set? leave the option out")
         return found, unknown
 
     def _near(self, message: str) -> list[str]:

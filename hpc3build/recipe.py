@@ -117,12 +117,14 @@ OF_EASYBUILD = frozenset(
 
 
 # Options that are called otherwise than what they set.
-_SPELLED = {"mpi_provider": "mpi", "roots": "root"}
+_SPELLED = {
+    "mpi_provider": "--mpi", "pairs": "-a", "platforms": "--platform", "roots": "--root", "source": "--from",
+}  # fmt: skip
 
 
 def refuse_options(names: Iterable[str], why: str) -> None:
     """Raise InputError for settings that are given, and mean nothing: an option without effect looks heeded."""
-    options = [f"--{_SPELLED.get(name, name).replace('_', '-')}" for name in names]
+    options = [_SPELLED.get(name, f"--{name.replace('_', '-')}") for name in names]
     if options:
         raise InputError(f"{', '.join(options)}: {why}")
 
