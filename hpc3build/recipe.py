@@ -111,7 +111,7 @@ OF_SPACK = frozenset(
 OF_EASYBUILD = frozenset(
     {
         "accept_eula_for", "cuda_compute_capabilities", "hooks", "include_easyblocks", "keep_compilers", "modules",
-        "robot_paths",
+        "robot_paths", "sourcepath",
     }
 )  # fmt: skip
 

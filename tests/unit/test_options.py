@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import stat
@@ -12,7 +13,8 @@ import pytest
 from hpc3build import jsonedit
 from hpc3build.errors import BadReference, InputError
 from hpc3build.oci import Descriptor, Manifest
-from hpc3build.options import reference
+from hpc3build.options import add_recipe, reference
+from hpc3build.recipe import OF_EASYBUILD, OF_SPACK, Settings
 from hpc3build.reference import parse
 from hpc3build.run import run
 from hpc3build.stores.access import Access
@@ -98,3 +100,14 @@ def test_from_a_facts_document(tmp_path: Path) -> None:
         (tmp_path / "facts.json").write_text(json.dumps({"facts": [], "annotations": {key: value}}))
         with pytest.raises(InputError, match=r"facts\.json"):
             prepare(Wish(source=str(tmp_path / "facts.json")), run)
+
+
+@pytest.mark.parametrize(
+    ("title", "own"), [("EasyBuild", OF_EASYBUILD), ("concretization of a spack.yaml", OF_SPACK)], ids=lambda value: ""
+)
+def test_options_of_one_package_manager_are_known_as_such(title: str, own: frozenset[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_recipe(parser, building=True)
+    (group,) = (group for group in parser._action_groups if group.title == title)
+    assert {action.dest for action in group._group_actions} <= own
+    assert own <= vars(Settings()).keys()
