@@ -97,23 +97,25 @@ def _runnable(reference: Reference, manifest: Manifest, place: str, runner: Runn
     if place == DAEMON:
         from hpc3build.engines.docker import Docker
 
-        with open_store(reference, runner, access) as store, DaemonStore(parse(f"{DAEMON}:{name}")) as target:
-            if isinstance(store, LocalStore):
-                store.pack()
-                manifest = store.manifest()
-            rewrite.transfer(store, target, rewrite.Rewrite(source, None, manifest), target.reference)
-        try:
-            yield name
-        finally:
-            Docker(runner).remove(name)
+        with DaemonStore(parse(f"{DAEMON}:{name}")) as target:
+            try:
+                with open_store(reference, runner, access) as store:
+                    if isinstance(store, LocalStore):
+                        store.pack()
+                        manifest = store.manifest()
+                    rewrite.transfer(store, target, rewrite.Rewrite(source, None, manifest), target.reference)
+                yield name
+            finally:
+                Docker(runner).remove(name)
         return
-    if reference.transport == DAEMON:
-        with open_store(reference, runner) as store, open_store(parse(f"containers-storage:{name}"), runner) as there:
-            rewrite.transfer(store, there, rewrite.Rewrite(source, None, manifest), parse(f"containers-storage:{name}"))
-    else:
-        with skopeo_access(source, access) as options:
-            runner(["skopeo", "copy", "--quiet", *options, str(source), f"containers-storage:{name}"])
-    try:
+    local = parse(f"containers-storage:{name}")
+    try:  # around the copy, too: one that is interrupted may be done
+        if reference.transport == DAEMON:
+            with open_store(reference, runner) as store, open_store(local, runner) as there:
+                rewrite.transfer(store, there, rewrite.Rewrite(source, None, manifest), local)
+        else:
+            with skopeo_access(source, access) as options:
+                runner(["skopeo", "copy", "--quiet", *options, str(source), str(local)])
         yield name
     finally:
         runner(["buildah", "rmi", name], check=False)

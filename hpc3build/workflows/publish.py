@@ -106,14 +106,11 @@ def publish(
         layout.absorb(store)
         _put(layout, done, target)
         return manifest.digest
-    if isinstance(store, LocalStore):  # the layers are there already
-        with open_store(target, runner) as place:
-            _put(place, done, target)
-        return manifest.digest
+    here = isinstance(store, LocalStore)  # the layers are there already
     for left in reversed(range(_TRIES)):
         try:
             with open_target(target, runner, access) as place:
-                rewrite.transfer(store, place, done, target)
+                rewrite.transfer(store, place, done, target, here=here)
         except TagMoved:  # what was there before does not matter
             if not left:
                 raise

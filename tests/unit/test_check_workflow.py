@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hpc3build.reference import parse
+from hpc3build.run import Completed
+from hpc3build.workflows.check import check
 from tests.commands import hpc3build
 from tests.images import make_layout
 
@@ -34,3 +39,20 @@ def test_an_engine_that_starts_nothing(engine: str, tmp_path: Path) -> None:
     assert told["rule"] == "engine" and told["outcome"] == "UNKNOWN"
     text = hpc3build(*argv, env=env)
     assert text.status == 3 and "n/a" in text.out
+
+
+def test_an_interrupted_copy_leaves_no_image(tmp_path: Path) -> None:
+    """skopeo may have finished when the interrupt is heard of."""
+    make_layout(tmp_path / "l", [{"a": b""}], tag="1")
+    asked: list[list[str]] = []
+
+    def runner(argv: Sequence[str], **_: Any) -> Completed:
+        asked.append([*argv])
+        if argv[0] == "skopeo":
+            raise KeyboardInterrupt
+        return Completed(argv, 0, "", "")
+
+    with pytest.raises(KeyboardInterrupt):
+        check(parse(f"oci:{tmp_path}/l:1"), ("podman",), runner)
+    copy, removal = asked
+    assert removal[:2] == ["buildah", "rmi"] and copy[-1] == f"containers-storage:{removal[2]}"
