@@ -94,6 +94,15 @@ def run(
     return _checked(Completed(argv, done.returncode, done.stdout, done.stderr), check)
 
 
+def clean_up(runner: Runner, argv: Sequence[str]) -> None:
+    """Run a command that removes what another left, whether or not there is anything.
+
+    Ctrl-C and batch systems send their signal to all processes of a job, so it may end this one, too: then once more.
+    """
+    if runner(argv, check=False).returncode < 0:
+        runner(argv, check=False)
+
+
 def run_quietly(argv: Sequence[str], **options: Any) -> Completed:
     """``run`` that shows nothing of what a command prints, unless it fails."""
     return run(argv, **{**options, "stream": False})

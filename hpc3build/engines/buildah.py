@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, PID_NAMESPACE, READ_ONLY, How, own_name
 from hpc3build.errors import ToolError, ToolMissing
 from hpc3build.reference import STORAGE, is_digest
-from hpc3build.run import Completed, Runner
+from hpc3build.run import Completed, Runner, clean_up
 
 FAILED_BUILD = "nothing was published; the layers built so far stay cached, so that a mended recipe goes on from there"
 
@@ -82,7 +82,7 @@ def _remove_working_containers(tool: str, runner: Runner, mark: Path) -> None:
     for note in sorted(root.glob("*-containers/*/userdata/buildah.json")):
         with suppress(OSError):  # another build's, gone by now
             if str(mark) in note.read_text(errors="replace"):
-                runner([*remove, note.parent.parent.name], check=False)
+                clean_up(runner, [*remove, note.parent.parent.name])
 
 
 def shared_options(how: How) -> list[str]:
@@ -136,4 +136,4 @@ class Buildah:
             command = ["buildah", "run", *options, container, "--", *argv]
             return self._run(command, check=False, timeout=how.timeout, input=how.stdin)
         finally:
-            self._run(["buildah", "rm", container], check=False)
+            clean_up(self._run, ["buildah", "rm", container])

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, MOUNTS, PID_NAMESPACE, How, own_name
 from hpc3build.errors import ToolError
 from hpc3build.reference import STORAGE
-from hpc3build.run import Completed, Runner
+from hpc3build.run import Completed, Runner, clean_up
 
 
 class Charliecloud:
@@ -37,7 +37,7 @@ class Charliecloud:
                 lines = "{{range .Config.Env}}{{println .}}{{end}}"
                 env = self._run(["podman", "inspect", "--format", lines, container])
             finally:
-                self._run(["podman", "rm", "--force", "--ignore", container], check=False)
+                clean_up(self._run, ["podman", "rm", "--force", "--ignore", container])
             # As an unprivileged user unpacks it: the namespace has only one owner, and device nodes are its own.
             self._run(["tar", "-x", "-f", str(archive), "-C", str(root), "--no-same-owner", "--exclude=dev/*"])
             archive.unlink()

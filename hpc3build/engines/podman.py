@@ -9,7 +9,7 @@ from pathlib import Path
 from hpc3build.engines import DEFAULT, How, own_name
 from hpc3build.engines.buildah import build_with, shared_options, told_digest
 from hpc3build.reference import STORAGE
-from hpc3build.run import Completed, Runner
+from hpc3build.run import Completed, Runner, clean_up
 
 
 class Podman:
@@ -56,5 +56,5 @@ class Podman:
             # Where podman itself is ended, by Ctrl-C or at the time limit, its --rm may not come to pass. It then exits
             # with 1, as programs do.
             if status != 0:
-                self._run(["podman", "rm", "--force", "--ignore", "--time=0", container], check=False)
+                clean_up(self._run, ["podman", "rm", "--force", "--ignore", "--time=0", container])
         return done

@@ -20,7 +20,7 @@ from hpc3build.evidence.sections import read_section_names
 from hpc3build.findings import Finding, Outcome
 from hpc3build.oci import Manifest
 from hpc3build.reference import DAEMON, DOCKER, Reference, parse
-from hpc3build.run import Runner
+from hpc3build.run import Runner, clean_up
 from hpc3build.stores import Store, named, open_store
 from hpc3build.stores.access import Access, is_loopback
 from hpc3build.stores.certificates import folder_of
@@ -118,7 +118,7 @@ def _runnable(reference: Reference, manifest: Manifest, place: str, runner: Runn
                 runner(["skopeo", "copy", "--quiet", *options, str(source), str(local)])
         yield name
     finally:
-        runner(["buildah", "rmi", name], check=False)
+        clean_up(runner, ["buildah", "rmi", name])
 
 
 @contextmanager

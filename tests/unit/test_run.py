@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from hpc3build.errors import ToolError, ToolMissing
-from hpc3build.run import LAST_LINES, PACKAGES, Completed, failure, missing, run
+from hpc3build.run import LAST_LINES, PACKAGES, Completed, clean_up, failure, missing, run
 
 SH = ["/bin/sh", "-c"]
 each_way = pytest.mark.parametrize("stream", [False, True])
@@ -175,3 +176,16 @@ def alive(pid: int) -> bool:
 def test_a_failure_is_told_without_the_colours_of_a_terminal() -> None:
     done = Completed(("eb",), 1, "", "\x1b[0;31mERROR: no\x1b[0m\nlast\x1b[K")
     assert failure(done) == "eb failed with exit status 1:\n  ERROR: no\n  last"
+
+
+@pytest.mark.parametrize(("first", "times"), [(-2, 2), (-15, 2), (0, 1), (1, 1)])
+def test_what_cleans_up_is_run_again_where_a_signal_ended_it(first: int, times: int) -> None:
+    """The signal went to all processes of the job; a failure of its own is none of that."""
+    statuses, asked = [first, 0], []
+
+    def runner(argv: Sequence[str], *, check: bool = True, **_: object) -> Completed:
+        asked.append((argv, check))
+        return Completed(tuple(argv), statuses.pop(0), "", "")
+
+    clean_up(runner, ["tool", "rm", "x"])
+    assert asked == [(["tool", "rm", "x"], False)] * times
