@@ -109,7 +109,7 @@ def test_a_smoke_test_that_fails(recipe: Path, base: str, old: Path) -> None:
 def test_a_base_that_does_not_exist(recipe: Path, old: Path) -> None:
     start = time.monotonic()
     done = fails(recipe, "localhost/hpc3build-test-absent/debian:12", old)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 120
     message = done.stderr[done.stderr.rindex("hpc3build: error:") :]
     assert "the base image cannot be had" in message and "localhost/hpc3build-test-absent/debian:12" in message
     assert len(message.splitlines()) == 2 and "--base" in message.splitlines()[1]
@@ -303,6 +303,7 @@ def started(argv: list[str], line: str) -> subprocess.Popen[str]:
     for seen in process.stderr:
         if line in seen:
             return process
+    process.communicate()
     raise AssertionError(f"the build ended without {line}")
 
 
@@ -336,10 +337,10 @@ def slow(recipe: Path, seconds: int) -> None:
 
 #: hpc3build alone can be killed so that its engine lives on; that one then ends by itself, publishing nothing.
 ENDINGS = {
-    "kill -9 of all": (os.killpg, signal.SIGKILL, 50),
+    "kill -9 of all": (os.killpg, signal.SIGKILL, 600),
     "kill -9 of hpc3build": (os.kill, signal.SIGKILL, 4),
-    "Ctrl-C": (os.killpg, signal.SIGINT, 50),
-    "SIGTERM of a batch system": (os.kill, signal.SIGTERM, 50),
+    "Ctrl-C": (os.killpg, signal.SIGINT, 600),
+    "SIGTERM of a batch system": (os.kill, signal.SIGTERM, 600),
 }
 
 
@@ -351,14 +352,15 @@ def test_ended_while_building(how: str, recipe: Path, base: str, old: Path, scra
     process = started(
         [str(recipe), "--base", base, "--engine", "buildah", "-t", f"oci:{fresh}:1.0"], "easybuild/install.sh"
     )
-    try:
-        time.sleep(2)
-        send(process.pid, number)
-        assert ended(process.pid, 25), "processes of the build live on"
-        _, stderr = process.communicate(timeout=10)
-    finally:
-        for left in members(process.pid):
-            os.kill(left, signal.SIGKILL)
+    with process:
+        try:
+            time.sleep(2)
+            send(process.pid, number)
+            assert ended(process.pid, 120), "processes of the build live on"
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            for left in members(process.pid):
+                os.kill(left, signal.SIGKILL)
     assert snapshot(old) == before and not fresh.exists() and "Traceback" not in stderr
     if number == signal.SIGKILL:
         for container in containers() - working:
