@@ -245,7 +245,7 @@ print(peak, file=sys.stderr)
 def test_nothing_is_kept_of_what_is_done(fake: FakeRegistry, tmp_path: Path) -> None:
     """A manifest kept for each image would be 4 MB of 1,000."""
     peaks = []
-    for name, count in (("few", 100), ("many", 100), ("many", 1000)):
+    for name, count in (("few", 100), ("many", 100), ("few", 1000), ("many", 1000)):
         fill(
             fake,
             tmp_path / "layout",
@@ -257,7 +257,8 @@ def test_nothing_is_kept_of_what_is_done(fake: FakeRegistry, tmp_path: Path) -> 
             cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
         peaks.append(int(done.stderr.split()[-1]))
-    assert peaks[2] - min(peaks[:2]) < 2048  # kB
+    # kB; the least of two each: on a loaded machine one run may take 2 MB more than another of the same.
+    assert min(peaks[2:]) - min(peaks[:2]) < 3072
 
 
 @pytest.mark.parametrize(
