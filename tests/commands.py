@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -44,14 +45,15 @@ def hpc3build(
     return Done(done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))
 
 
-def started(*arguments: str) -> subprocess.Popen[str]:
-    """``hpc3build ARGUMENTS`` in a process group of its own, to be interrupted."""
+@contextlib.contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """``hpc3build ARGUMENTS`` in a process group of its own, to be interrupted; killed with the block."""
 
     def heed() -> None:  # a background job ignores the one, what nohup starts the other
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
 
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "hpc3build", *arguments],
         cwd=ROOT,
         text=True,
@@ -59,7 +61,12 @@ def started(*arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=heed,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def assert_one_message(done: Done, status: int) -> str:

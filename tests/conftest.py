@@ -1,10 +1,15 @@
-"""What all tests share: the option that writes golden files anew."""
+"""What all tests share: the option that writes golden files anew, and Hypothesis without limits of time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A loaded machine is slow in any example; on top of what Hypothesis sets by itself where CI runs.
+settings.register_profile("hpc3build", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("hpc3build")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,7 @@ import pytest
 
 #: What a machine without systemd, iptables and a bridge takes.
 OPTIONS = ("--iptables=false", "--bridge=none", "--exec-opt", "native.cgroupdriver=cgroupfs")
-SECONDS = 40
+SECONDS = 120
 
 
 def answers(path: Path) -> bool:

@@ -44,7 +44,7 @@ def running(kind: str, folder: Path, more: str = "") -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([kind, *argv], stdout=log, stderr=log)
     try:
-        for _ in range(200):
+        for _ in range(1200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             assert process.poll() is None, (folder / "log").read_text()
@@ -52,7 +52,7 @@ def running(kind: str, folder: Path, more: str = "") -> Iterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def push(folder: Path, manifest: Manifest, name: str, access: Access | None = None) -> None:

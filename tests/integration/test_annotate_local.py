@@ -208,8 +208,7 @@ def test_inspect(mpi_hello: Built) -> None:
 
 
 def test_build_into_the_store(mpi_hello: Built) -> None:
-    name = "localhost/hpc3build-test:1"
-    assert name not in images(), "left by an earlier run: podman rmi localhost/hpc3build-test:1"
+    name = f"localhost/hpc3build-test-{uuid.uuid4().hex[:12]}:1"
     argv = ["build", "recipes/mpi-hello", "-t", f"containers-storage:{name}", "--engine", "podman"]
     try:
         done = hpc3build(*argv, "--base", mpi_hello.base)

@@ -109,7 +109,7 @@ def test_a_smoke_test_that_fails(recipe: Path, base: str, old: Path) -> None:
 def test_a_base_that_does_not_exist(recipe: Path, old: Path) -> None:
     start = time.monotonic()
     done = fails(recipe, "localhost/hpc3build-test-absent/debian:12", old)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 120
     message = done.stderr[done.stderr.rindex("hpc3build: error:") :]
     assert "the base image cannot be had" in message and "localhost/hpc3build-test-absent/debian:12" in message
     assert len(message.splitlines()) == 2 and "--base" in message.splitlines()[1]
@@ -152,47 +152,56 @@ from hpc3build.workflows import build, render
 from hpc3build.recipe import Settings
 from hpc3build import cli
 
-recipe, target, base, key, value = sys.argv[1:]
+recipe, target, base, *pairs = sys.argv[1:]
 real = build.planned_facts
 
 def planned_facts(recipe, stack):
     facts = real(recipe, stack)
-    mine = Fact(voc.BY_NAME[key], value, Source.STACK, "a doctored plan")
-    return dataclasses.replace(facts, facts={**facts.facts, mine.key: mine})
+    given = (pair.split("=") for pair in pairs)
+    mine = [Fact(voc.BY_NAME[key], value, Source.STACK, "a doctored plan") for key, value in given]
+    return dataclasses.replace(facts, facts={**facts.facts, **{fact.key: fact for fact in mine}})
 
 build.planned_facts = planned_facts
 sys.exit(cli.main(["build", recipe, "-t", target, "--base", base]))
 """
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "found"),
-    [
-        ("org.supercontainers.mpi.version", "5.0.3", "4.1.4"),
-        ("org.supercontainers.mpi.implementation", "mpich", "openmpi"),
-        ("org.supercontainers.hardware.cpu.optimized.version", "aarch64", "x86_64"),
-        ("org.supercontainers.os.version", "13", "12"),
-    ],
-)
-def test_an_image_that_is_not_what_was_planned(
-    key: str, value: str, found: str, recipe: Path, base: str, old: Path
-) -> None:
+WRONG = [
+    ("org.supercontainers.mpi.version", "5.0.3", "4.1.4"),
+    ("org.supercontainers.mpi.implementation", "mpich", "openmpi"),
+    ("org.supercontainers.hardware.cpu.optimized.version", "aarch64", "x86_64"),
+    ("org.supercontainers.os.version", "13", "12"),
+]
+
+
+def test_an_image_that_is_not_what_was_planned(recipe: Path, base: str, old: Path) -> None:
+    """Everything that differs is told at once, so one build shows them all."""
     edit(recipe / "hpc3build.yaml", ("smoke: mpi-hello\n", ""))
     before = snapshot(old)
-    argv = [sys.executable, "-c", DOCTORED, str(recipe), f"oci:{old}:1.0", base, key, value]
+    argv = [
+        sys.executable,
+        "-c",
+        DOCTORED,
+        recipe,
+        f"oci:{old}:1.0",
+        base,
+        *(f"{key}={value}" for key, value, _ in WRONG),
+    ]
     done = sh(*argv, check=False, cwd=ROOT)
     assert done.returncode == 1, done.stderr[-2000:]
     message = done.stderr[done.stderr.rindex("hpc3build: error:") :]
-    assert f"{key}: planned {value} (a doctored plan), found {found}" in message and "nothing was published" in message
+    for key, value, found in WRONG:
+        assert f"{key}: planned {value} (a doctored plan), found {found}" in message
+    assert "nothing was published" in message
     assert snapshot(old) == before and [path.name for path in old.parent.iterdir()] == [old.name]
 
 
 def test_a_plan_with_fewer_digits_is_refined(recipe: Path, base: str, old: Path) -> None:
     """The counterpart: what agrees is no contradiction, and the finding's digits are written."""
     edit(recipe / "hpc3build.yaml", ("smoke: mpi-hello\n", ""))
-    argv = ["org.supercontainers.mpi.version", "4.1"]
-    done = sh(sys.executable, "-c", DOCTORED, recipe, f"oci:{old}:2.0", base, *argv, cwd=ROOT)
-    assert any(line.split()[:2] == [argv[0], "4.1.4"] for line in done.stdout.splitlines())
+    key = "org.supercontainers.mpi.version"
+    done = sh(sys.executable, "-c", DOCTORED, recipe, f"oci:{old}:2.0", base, f"{key}=4.1", cwd=ROOT)
+    assert any(line.split()[:2] == [key, "4.1.4"] for line in done.stdout.splitlines())
 
 
 # ---- killed
@@ -303,6 +312,7 @@ def started(argv: list[str], line: str) -> subprocess.Popen[str]:
     for seen in process.stderr:
         if line in seen:
             return process
+    process.communicate()
     raise AssertionError(f"the build ended without {line}")
 
 
@@ -336,10 +346,10 @@ def slow(recipe: Path, seconds: int) -> None:
 
 #: hpc3build alone can be killed so that its engine lives on; that one then ends by itself, publishing nothing.
 ENDINGS = {
-    "kill -9 of all": (os.killpg, signal.SIGKILL, 50),
+    "kill -9 of all": (os.killpg, signal.SIGKILL, 600),
     "kill -9 of hpc3build": (os.kill, signal.SIGKILL, 4),
-    "Ctrl-C": (os.killpg, signal.SIGINT, 50),
-    "SIGTERM of a batch system": (os.kill, signal.SIGTERM, 50),
+    "Ctrl-C": (os.killpg, signal.SIGINT, 600),
+    "SIGTERM of a batch system": (os.kill, signal.SIGTERM, 600),
 }
 
 
@@ -351,14 +361,15 @@ def test_ended_while_building(how: str, recipe: Path, base: str, old: Path, scra
     process = started(
         [str(recipe), "--base", base, "--engine", "buildah", "-t", f"oci:{fresh}:1.0"], "easybuild/install.sh"
     )
-    try:
-        time.sleep(2)
-        send(process.pid, number)
-        assert ended(process.pid, 25), "processes of the build live on"
-        _, stderr = process.communicate(timeout=10)
-    finally:
-        for left in members(process.pid):
-            os.kill(left, signal.SIGKILL)
+    with process:
+        try:
+            time.sleep(2)
+            send(process.pid, number)
+            assert ended(process.pid, 120), "processes of the build live on"
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            for left in members(process.pid):
+                os.kill(left, signal.SIGKILL)
     assert snapshot(old) == before and not fresh.exists() and "Traceback" not in stderr
     if number == signal.SIGKILL:
         for container in containers() - working:

@@ -155,13 +155,13 @@ def test_an_engine_that_starts_nothing_says_nothing_of_the_image(
 
 def test_an_interrupted_check_leaves_no_container(base: str, leftover_containers: None) -> None:
     before = images()
-    process = started("check", f"containers-storage:{base}", "--run", "podman")
     ours = ("podman", "ps", "--all", "--quiet", "--filter", "name=^hpc3build-[0-9a-f]{32}$")
     deadline = time.monotonic() + 60
-    while len(sh(*ours).stdout.split()) < 2 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert process.poll() is None, "it ended before several containers were there"
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    with started("check", f"containers-storage:{base}", "--run", "podman") as process:
+        while len(sh(*ours).stdout.split()) < 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.poll() is None, "it ended before several containers were there"
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err, err
     assert images() == before

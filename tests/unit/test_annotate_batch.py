@@ -75,18 +75,20 @@ def test_each_ends_by_itself_and_in_order(tmp_path: Path) -> None:
 
 
 def test_one_tag_is_one_job_and_others_run_beside_it(tmp_path: Path) -> None:
-    """With a pause in every PUT two threads would meet; of one tag never two requests are open at once."""
+    """The PUTs of two tags wait for each other; of one tag never two requests are open at once."""
     make_layout(tmp_path / "layout", [{}])
     lock, open_now = threading.Lock(), set()
     beside: list[int] = []
     together: list[str] = []
+    both = threading.Barrier(2, timeout=60)
 
     def slow(request: Recorded, right: Any) -> Answer:
         with lock:
             together.extend(open_now & {request.path})
             beside.append(len(open_now))
             open_now.add(request.path)
-        time.sleep(0.05)
+        both.wait()
+        time.sleep(0.05)  # for one of the same tag, should there be two
         answer: Answer = right()
         with lock:
             open_now.discard(request.path)

@@ -147,22 +147,22 @@ def test_kill_9_at_ten_moments(fake: FakeRegistry, tmp_path: Path) -> None:
     argv += ["--referrers", "ignore", "--jobs", "4"]
     rng = random.Random(9)
     for _ in range(10):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hpc3build", *argv], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        running: list[subprocess.Popen[bytes]] = []
         left, lock = [rng.randrange(1, 60)], threading.Lock()
 
         def count(
-            process: subprocess.Popen[bytes] = process, left: list[int] = left, lock: threading.Lock = lock
+            running: list[subprocess.Popen[bytes]] = running, left: list[int] = left, lock: threading.Lock = lock
         ) -> None:
             with lock:
                 left[0] -= 1
                 if left[0] == 0:
-                    os.kill(process.pid, signal.SIGKILL)
+                    os.kill(running[0].pid, signal.SIGKILL)
 
         for method in ("GET", "HEAD", "PUT"):
             fake.fail(method, "/manifests/", before(count), -1)
-        assert process.wait(60) == -signal.SIGKILL
+        command = [sys.executable, "-m", "hpc3build", *argv]
+        running.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        assert running[0].wait(120) == -signal.SIGKILL
         fake._rules.clear()
     done = hpc3build(*argv[:-4], "--referrers", "ignore")
     assert done.status == 0, done.err
@@ -184,7 +184,6 @@ def test_an_interrupt_leaves_nothing_untold(number: signal.Signals, fake: FakeRe
     receipt = tmp_path / "receipt"
     (tmp_path / "list").write_text("".join(f"docker://{fake.host}/a:{tag}\n" for tag in tags))
     argv = ["annotate", "--batch", str(tmp_path / "list"), "-a", "k=v", "--receipt", str(receipt), "--jobs", "3"]
-    process = started(*argv, "--plain-http", "--referrers", "ignore")
     left, lock, sent = [9], threading.Lock(), threading.Event()
 
     def count() -> None:
@@ -196,8 +195,9 @@ def test_an_interrupt_leaves_nothing_untold(number: signal.Signals, fake: FakeRe
                 sent.set()
 
     fake.fail("PUT", "/manifests/", before(count), -1)
-    fake.fail("GET", "/manifests/t00", before(lambda: sent.wait(20)))
-    out, err = process.communicate(timeout=60)
+    fake.fail("GET", "/manifests/t00", before(lambda: sent.wait(60)))
+    with started(*argv, "--plain-http", "--referrers", "ignore") as process:
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number and "interrupted" in err and "Traceback" not in err, err
     changed = {tag for tag, digest in fake.tags["a"].items() if digest != old[tag]}
     entries = json.loads(receipt.read_text())["entries"]
@@ -245,7 +245,7 @@ print(peak, file=sys.stderr)
 def test_nothing_is_kept_of_what_is_done(fake: FakeRegistry, tmp_path: Path) -> None:
     """A manifest kept for each image would be 4 MB of 1,000."""
     peaks = []
-    for name, count in (("few", 100), ("many", 100), ("many", 1000)):
+    for name, count in (("few", 100), ("many", 100), ("few", 1000), ("many", 1000)):
         fill(
             fake,
             tmp_path / "layout",
@@ -257,7 +257,8 @@ def test_nothing_is_kept_of_what_is_done(fake: FakeRegistry, tmp_path: Path) -> 
             cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
         peaks.append(int(done.stderr.split()[-1]))
-    assert peaks[2] - min(peaks[:2]) < 2048  # kB
+    # kB; the least of two each: on a loaded machine one run may take 2 MB more than another of the same.
+    assert min(peaks[2:]) - min(peaks[:2]) < 3072
 
 
 @pytest.mark.parametrize(

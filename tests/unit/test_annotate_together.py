@@ -44,8 +44,8 @@ def leave(fake: FakeRegistry, intent: Intent) -> None:
     fake.put(NAME, intent.place, manifest.raw, manifest.media_type)
 
 
-def together(fake: FakeRegistry, **pairs: str) -> None:
-    wish = Wish(pairs=pairs, coordinate="", lease=2)
+def together(fake: FakeRegistry, lease: float = 60, **pairs: str) -> None:
+    wish = Wish(pairs=pairs, coordinate="", lease=lease)
     annotate(parse(f"{fake.host}/{NAME}:latest"), wish, run, ACCESS)
 
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_written_is_left_to_nobody(fake: FakeRegistry) -> None:
 def test_a_write_that_fails_is_left_to_others(fake: FakeRegistry) -> None:
     fake.fail("PUT", "/manifests/latest", status(500), -1)
     with pytest.raises(StoreError, match="500"):
-        together(fake, mine="1")
+        together(fake, lease=3, mine="1")  # which the next one waits for
     fake._rules.clear()
     together(fake, other="1")
     assert said(fake) == {"mine": "1", "other": "1"}

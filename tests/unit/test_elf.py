@@ -186,7 +186,7 @@ def test_names_that_are_not_utf8_can_be_printed() -> None:
     print(elf.runpath, file=sys.stderr)
 
 
-@settings(max_examples=400, deadline=2000)
+@settings(max_examples=400, deadline=20_000)
 @given(st.data())
 def test_mutations_never_raise(data: st.DataObject) -> None:
     original = _sample() or _made(bits=64, order="<", machine=62)

@@ -283,13 +283,13 @@ def test_the_script_collects_the_same(shell: str, tmp_path: Path) -> None:
 
 def test_the_script_runs_commands(tmp_path: Path) -> None:
     (tmp_path / "podman").write_text("#!/bin/sh\necho podman version 9.8.7\n")
-    (tmp_path / "srun").write_text("#!/bin/sh\nsleep 60\n")
+    (tmp_path / "srun").write_text("#!/bin/sh\nsleep 600\n")
     for name in ("podman", "srun"):
         (tmp_path / name).chmod(0o755)
     (tmp_path / "probe.sh").write_text(script())
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["sh", tmp_path / "probe.sh"], capture_output=True, text=True, check=True, env=env, timeout=50
+        ["sh", tmp_path / "probe.sh"], capture_output=True, text=True, check=True, env=env, timeout=300
     )
     found = Probe.parse(done.stdout, "probe")
     assert found.commands["podman"] == "podman version 9.8.7" and "srun" not in found.commands

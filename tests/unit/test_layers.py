@@ -272,7 +272,7 @@ def test_enough_leaves_older_layers_unread() -> None:
 
 
 def test_layers_are_read_at_the_same_time() -> None:
-    together = threading.Barrier(2, timeout=20)
+    together = threading.Barrier(2, timeout=60)
     data = opener(tar(("a", b"")))
 
     @contextmanager
@@ -370,7 +370,7 @@ def test_what_is_kept_has_a_limit() -> None:
         read_layers([layer(big)], lambda _: 1 << 40, limit=100_000)
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300, deadline=20_000)
 @given(st.integers(0, 511 * 3), st.binary(min_size=1, max_size=40), st.booleans(), st.integers(0, len(PLAIN)))
 def test_mutations_end_in_image_errors_only(at: int, new: bytes, sums: bool, cut: int) -> None:
     base = tar(("d/" + "n" * 120, b"x"), hard("h", "d"), ("s", "../x"), ("a", b"abc" * 5000))

@@ -191,7 +191,7 @@ def test_slow_loris(where: str, tmp_path: Path) -> None:
         began = time.monotonic()
         with pytest.raises(Interrupted, match="time"):
             store.manifest()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
         over.set()
         client.close()
         thread.join(5)
@@ -199,9 +199,10 @@ def test_slow_loris(where: str, tmp_path: Path) -> None:
 
 def test_slow_blob(fake: FakeRegistry, opened: Callable[..., Session]) -> None:
     fake.fail("GET", "/blobs/", altered(lambda answer: setattr(answer, "drip", 0.01)), -1)
-    session = opened(read=0.2, slowest=1 << 20, attempts=1)
+    layer = opened().store.manifest().layers[0]
+    session = opened(read=1.0, slowest=1 << 20, attempts=1)
     with pytest.raises(Interrupted, match="fewer than"):
-        read_blob(session.store, session.store.manifest().layers[0].digest)
+        read_blob(session.store, layer.digest)
 
 
 def test_retry_after() -> None:
