@@ -265,8 +265,7 @@ def run_run(options: argparse.Namespace) -> int:
         print(f"hpc3build: {report.plain(why)}", file=sys.stderr)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     access = how.access or shared.access(options)
-    cache = shared.cache_folder()
-    place = Place(how.runner, cache / "run" if cache is not None else None)
+    place = Place(how.runner, shared.run_folders())
     plan = workflow.plan(best, options.argv, how.host, access, place, engine=options.engine, terminal=terminal)
     if options.show:
         print(shlex.join(plan.line))

@@ -175,6 +175,16 @@ def cache_folder() -> Path | None:
     return Path(given if given.startswith("/") else f"{home}/.cache") / "hpc3build"
 
 
+def run_folders() -> tuple[Path, ...]:
+    """Where layouts of one image may be put for engines, the most lasting first."""
+    cache, runtime = cache_folder(), os.environ.get("XDG_RUNTIME_DIR", "")
+    found = [cache / "run"] if cache is not None else []
+    if runtime.startswith("/"):
+        found.append(Path(runtime) / "hpc3build" / "run")
+    temporary = os.environ.get("TMPDIR", "")
+    return (*found, Path(temporary if temporary.startswith("/") else "/tmp") / f"hpc3build-run-{os.geteuid()}")  # noqa: S108 (made private)
+
+
 def settings(options: argparse.Namespace) -> Any:
     """Settings with what the command line gives; a frontend puts them over those of hpc3build.yaml."""
     from hpc3build.recipe import Settings

@@ -81,7 +81,9 @@ def of_image(evidence: Evidence, stack: Stack | None, labels: Mapping[str, str])
     statements += [Note(voc.MPI_VERSION, f"its packages are not known: {why}", path) for path, why in evidence.unread]
     facts = gather(statements, agree)
     derived = [*declared.of_mpi(labels, facts), *mpi_found.from_history(evidence, facts)]
-    if (cuda := facts.get(voc.CUDA_VERSION)) is not None:
+    doubted = {conflict.key for conflict in facts.conflicts}
+    uses_cuda = voc.GPU not in doubted and "cuda" in (facts.value(voc.GPU) or "cuda").split(",")
+    if uses_cuda and (cuda := facts.get(voc.CUDA_VERSION)) is not None:
         derived += gpu_found.driver(cuda, facts.value(voc.GPU_ARCHITECTURE))
     return gather([*statements, *derived], agree) if derived else facts
 

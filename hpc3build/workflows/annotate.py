@@ -185,8 +185,10 @@ def _annotate(
 def _detected(store: Store, reference: Reference, wish: Wish) -> Detected:
     if not wish.detect:
         return Detected()
-    decided = frozenset((*wish.pairs, *wish.remove))
-    return detect(store, reference, Asked(depth=wish.depth, target=wish.target, decided=decided, labels=wish.labels))
+    asked = Asked(
+        depth=wish.depth, target=wish.target, given=wish.pairs, removed=frozenset(wish.remove), labels=wish.labels
+    )
+    return detect(store, reference, asked)
 
 
 def _with(wish: Wish, found: Detected) -> Wish:

@@ -147,8 +147,13 @@ def _index(
 
 
 def says_enough(descriptor: Descriptor) -> bool:
-    """Whether nothing more has to be read to rank what this descriptor stands for."""
-    return all(key.value_in(descriptor.annotations) is not None for key in DISCRIMINATING)
+    """Whether nothing more has to be read to rank what this descriptor stands for.
+
+    A broken seal says that something is no longer as it was.
+    """
+    return voc.SEAL.name not in descriptor.annotations and all(
+        key.value_in(descriptor.annotations) is not None for key in DISCRIMINATING
+    )
 
 
 def _may_fit(platform: Mapping[str, str], host: Fingerprint) -> bool:

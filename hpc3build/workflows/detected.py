@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from hpc3build import rewrite
 from hpc3build.errors import InputError
-from hpc3build.facts import Conflict, Source
+from hpc3build.facts import Conflict, Fact, Source, gather
+from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.carried import stale
 from hpc3build.jsonread import EMPTY
 from hpc3build.oci import Manifest
@@ -22,13 +23,19 @@ if TYPE_CHECKING:  # it reads layers, which most commands do not
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """How deep to look, and into which images of an index. ``decided`` are keys that the user gives or takes away;
-    ``labels`` tells whether labels are written, too."""
+    """How deep to look, and into which images of an index. ``given`` are the user's pairs, ``removed`` the keys that
+    the user takes away; ``labels`` tells whether labels are written, too."""
 
     depth: Depth | None = None
     target: rewrite.Target = rewrite.DEFAULT
-    decided: frozenset[str] = frozenset()
+    given: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    removed: frozenset[str] = frozenset()
     labels: bool = False
+
+    @property
+    def decided(self) -> frozenset[str]:
+        """The keys of which the user has the last word."""
+        return self.removed | set(self.given)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,9 @@ def _of_image(store: Store, reference: Reference, asked: Asked) -> Detected:
     }
     conflicts = tuple(conflict for conflict in facts.conflicts if conflict.key.name not in asked.decided)
     labels = {key: value for key, value in described.config.labels.items() if asked.labels}
-    untrue = stale({**described.manifest.annotations, **labels}, facts)
+    # What the user says makes other pairs untrue, as what was found does.
+    word = [Fact(key, asked.given[key.name], Source.USER, "-a") for key in voc.KEYS if key.name in asked.given]
+    untrue = stale({**described.manifest.annotations, **labels}, gather([*word, *facts.values()]))
     untrue = {key: why for key, why in untrue.items() if key not in asked.decided}
     dropped = tuple(key for key in untrue if pairs.get(key) is None)
     return Detected(described.manifest.digest, pairs, conflicts, untrue, dropped)

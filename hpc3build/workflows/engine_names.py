@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import re
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +27,15 @@ from hpc3build.workflows.candidates import Candidate
 
 @dataclass(frozen=True)
 class Place:
-    """``runner`` reaches podman's own store; ``side`` is where layouts of one image are put, None for nowhere."""
+    """``runner`` reaches podman's own store; layouts of one image are put into the first of ``sides`` that will do."""
 
     runner: Runner
-    side: Path | None = None
+    sides: tuple[Path, ...] = ()
+
+
+#: podman 4 makes a name of a layout's path, so each part must be one (distribution/reference, path-component).
+_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_NAMEABLE = re.compile(rf"/?{_PART}(?:/{_PART})*")
 
 
 def name_for(engine: str, candidate: Candidate, place: Place) -> str:
@@ -42,10 +50,10 @@ def name_for(engine: str, candidate: Candidate, place: Place) -> str:
     with open_store(reference, place.runner) as store:
         if reference.transport == STORAGE:
             return _in_podman(reference, candidate, store)
-        if _is_tagged(reference, candidate, store):
+        if _is_tagged(reference, candidate, store) and (engine != "podman" or _can_be_named(reference)):
             return str(_by_tag(reference))
-        if reference.transport == OCI and place.side is not None:
-            return _alone(reference, store.manifest(candidate.digest), place.side)
+        if reference.transport == OCI and place.sides:
+            return _alone(reference, store.manifest(candidate.digest), _side(place.sides))
     raise _by_no_name(reference, candidate)
 
 
@@ -69,6 +77,29 @@ def _in_registry(reference: Reference, candidate: Candidate) -> str:
 def _is_tagged(reference: Reference, candidate: Candidate, store: Store) -> bool:
     """Whether the tag alone leads to the image."""
     return reference.tag is not None and store.manifest(reference.tag).digest == candidate.digest
+
+
+def _can_be_named(reference: Reference) -> bool:
+    return reference.transport != OCI or bool(_NAMEABLE.fullmatch(reference.name))
+
+
+def _side(sides: tuple[Path, ...]) -> Path:
+    """The first folder that podman can name, and that is ours alone to write. Raises InputError where none is."""
+    problems = []
+    for side in sides:
+        if not _NAMEABLE.fullmatch(str(side)):
+            problems.append(f"{side}: podman takes no layout in a path with capitals, or parts that begin with a dot")
+            continue
+        try:
+            side.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = side.lstat()
+        except OSError as error:
+            problems.append(f"{side}: {error.strerror}")
+            continue
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+            return side
+        problems.append(f"{side}: another user's, or others may write there")
+    raise InputError("; ".join(problems), hint="XDG_CACHE_HOME names another folder for it")
 
 
 def _by_tag(reference: Reference) -> Reference:
@@ -96,8 +127,6 @@ def _alone(reference: Reference, image: Manifest, side: Path) -> str:
     """
     blobs = (Path(reference.name) / "blobs").resolve()
     folder = side / hashlib.sha256(f"{blobs}\0{image.digest}".encode()).hexdigest()[:32]
-    if ":" in str(folder):  # where engines would see the end of the path
-        raise InputError(f"{folder}: engines take no layout in a path with a colon", hint="set XDG_CACHE_HOME")
     tag = f"image-{image.digest.partition(':')[2]}"
     if not folder.exists():
         try:

@@ -47,8 +47,8 @@ def create(
 ) -> Indexed:
     """Make an index of images, or of the images of indexes, and tag it ``reference``.
 
-    What lies elsewhere is copied, or mounted where it lies in the same registry. Raises InputError, and what the stores
-    raise.
+    An image that is named twice is listed once. What lies elsewhere is copied, or mounted where it lies in the same
+    registry. Raises InputError, and what the stores raise.
     """
     if reference.digest is not None:
         raise InputError(f"{reference}: an index gets a tag, not a digest")
@@ -69,7 +69,8 @@ def create(
             flavours += [flavour for _, flavour in found]
             if not near:
                 sources += [(source, child) for child, _ in found]
-        entries = rules.arrange(flavours, first_as_default=first_as_default)
+        once = list({flavour.descriptor["digest"]: flavour for flavour in reversed(flavours)}.values())[::-1]
+        entries = rules.arrange(once, first_as_default=first_as_default)
         manifest = rules.compose(entries)
         if not dry_run and store is not None:
             for source, child in sources:

@@ -102,6 +102,11 @@ def _check(plan: rewrite.Rewrite, place: Reference) -> None:
 def _backup_tag(plan: rewrite.Rewrite, asked: str | None, place: Reference) -> str | None:
     if asked is None:
         return None
+    if asked and asked == (place.tag or "latest"):
+        raise InputError(
+            f"{place}: --backup-tag {asked} is the image's own tag, which names the new one",
+            hint="another name, or none: --backup-tag= makes one",
+        )
     if place.transport == STORAGE and not plan.configs and plan.manifests:
         raise StoreError(
             f"{place}: names of one image share its manifest in containers-storage, so no tag could keep the old one",

@@ -104,6 +104,20 @@ def test_stale_labels_go_with_labels_alone(tmp_path: Path, capsys: pytest.Captur
     assert P + "hardware.gpu.cuda.version" not in config.labels and config.labels[P + "tools"] == "jq"
 
 
+def test_of_a_gpu_in_doubt_nothing_is_derived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gpu = {P + "gpu": "cuda", P + "hardware.gpu.cuda.version": "12.4", P + "hardware.gpu.architecture": "sm_80"}
+    make("plain", tmp_path, labels=gpu)
+    status, result, _ = detect(capsys, tmp_path)
+    assert status == 1 and result["undecided"] == [P + "gpu"]
+    assert not [key for key in manifest(tmp_path, result["new_digest"]).annotations if "gpu" in key]
+    status, result, _ = detect(capsys, tmp_path, "-a", f"{P}gpu=none", "--labels")
+    new = manifest(tmp_path, result["new_digest"])
+    config = ImageConfig.parse((tmp_path / "blobs" / "sha256" / new.config.digest.partition(":")[2]).read_bytes())
+    assert status == 0
+    for said in (new.annotations, config.labels):
+        assert {key: value for key, value in said.items() if "gpu" in key} == {P + "gpu": "none"}
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -201,6 +201,10 @@ def test_a_backup_tag_keeps_the_old_image(fake: FakeRegistry) -> None:
     assert now(fake).annotations == {KEY: "1"}
     annotated(fake, pairs={KEY: "1"}, backup_tag="unused")
     assert "unused" not in fake.tags[NAME], "nothing was changed, so nothing is kept"
+    before = now(fake).raw
+    with pytest.raises(InputError, match="is the image's own tag"):
+        annotated(fake, pairs={KEY: "3"}, backup_tag="latest")
+    assert now(fake).raw == before
 
 
 # ---- elsewhere

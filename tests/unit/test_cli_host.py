@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import tarfile
 import threading
@@ -278,8 +279,15 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     flavours(tmp_path / "layout")
     (tmp_path / "file").touch()
     argv = ["run", f"oci:{tmp_path / 'layout'}:1", *on("zen2-slurm"), "--engine", "podman", "--print", "--", "app"]
-    done = hpc3build(*argv, env={**fake_engine(tmp_path, "podman"), "XDG_CACHE_HOME": str(tmp_path / "file")})
+    nowhere = dict.fromkeys(("XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "TMPDIR"), str(tmp_path / "file"))
+    done = hpc3build(*argv, env={**fake_engine(tmp_path, "podman"), **nowhere})
     assert "hint: XDG_CACHE_HOME names another folder" in assert_one_message(done, 2)
+    done = hpc3build(*argv, env={**fake_engine(tmp_path, "podman"), **nowhere, "TMPDIR": str(tmp_path)})
+    folder = tmp_path / f"hpc3build-run-{os.geteuid()}"
+    assert f"oci:{folder}/" in done.out and folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    done = hpc3build(*argv, env={**fake_engine(tmp_path, "podman"), **nowhere, "TMPDIR": str(tmp_path)})
+    assert "others may write there" in assert_one_message(done, 2)
 
 
 def test_what_engines_would_choose_themselves_is_refused(tmp_path: Path) -> None:
@@ -296,7 +304,7 @@ def test_what_engines_would_choose_themselves_is_refused(tmp_path: Path) -> None
 def test_tasks_that_start_at_once_share_a_whole_layout(tmp_path: Path) -> None:
     _, fits = flavours(tmp_path / "layout")
     candidate = Candidate(f"oci:{tmp_path / 'layout'}:1", fits.digest, {}, {})
-    place = Place(run, tmp_path / "side")
+    place = Place(run, (tmp_path / "side",))
     start = threading.Barrier(8)
 
     def task(_: int) -> tuple[str, str]:

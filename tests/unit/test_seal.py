@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,9 +30,10 @@ from hpc3build.workflows.index import annotate as annotate_index
 from hpc3build.workflows.index import create
 from hpc3build.workflows.match import choose
 from tests.fake_registry import NAME, FakeRegistry
-from tests.images import make_layout
+from tests.images import make_document, make_layout
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "tests" / "data"
 CPU, GPU, MPI, KERNEL = voc.CPU_VERSION.name, voc.GPU.name, voc.MPI.name, voc.KERNEL_VERSION.name
 PLAIN = {CPU: "x86_64", GPU: "none", MPI: "none"}
 HOSTS = {
@@ -198,6 +202,36 @@ def test_what_annotate_changes_is_read_until_the_index_is_annotated_again(option
     assert choose((str(index),), Reading(run, host=HOSTS["a100"])).best.candidate.pairs[voc.MPI_ABI.name] == "12.1.8"
     assert annotate_index(index, run).changed and sealed_size(listed(tmp_path)[0]) is not None
     assert not annotate_index(index, run).changed
+
+
+@pytest.mark.parametrize("worse", [{CPU: "zen4"}, {MPI: "openmpi"}, {GPU: "cuda"}], ids=str)
+def test_an_image_whose_descriptor_was_made_worse_is_read(worse: dict[str, str], tmp_path: Path) -> None:
+    make(tmp_path, [PLAIN, {**PLAIN, CPU: "zen2"}])
+    document = json.loads(Layout(str(tmp_path)).manifest("all").raw)
+    document["manifests"][1]["annotations"] |= worse
+    make_document(tmp_path, document, tag="worse")
+    best = choose((f"oci:{tmp_path}:worse",), Reading(run, host=HOSTS["zen2-slurm"])).best.candidate
+    assert best.digest == document["manifests"][1]["digest"] and best.read
+
+
+def test_the_documentation_makes_the_same_seal() -> None:
+    text = (ROOT / "docs/match.md").read_text().partition("### The seal")[2]
+    example = re.search(r"```json\n(.*?)```\s+the seal is `(.*?)`", text, re.S)
+    assert example is not None
+    document = json.loads(example[1])
+    digest, (system, architecture, variant), size, said = document
+    platform = {"os": system, "architecture": architecture, "variant": variant}
+    pairs = {name: value for name, value in said.items() if value is not None}
+    compact = json.dumps(document, separators=(",", ":")).encode()
+    assert list(said) == [key.name for key in DECIDING]
+    assert example[2] == f"sha256:{hashlib.sha256(compact).hexdigest()}" == seal.seal(digest, platform, pairs, size)
+
+
+def test_an_image_named_twice_is_listed_once(tmp_path: Path) -> None:
+    make(tmp_path, [PLAIN, {**PLAIN, CPU: "zen2"}])
+    twice = [parse(f"oci:{tmp_path}:{tag}") for tag in ("all", "1", "0", "0")]
+    done = create(parse(f"oci:{tmp_path}:again"), twice, run)
+    assert [entry.digest for entry in done.manifest.descriptors] == [entry.digest for entry in listed(tmp_path)]
 
 
 def test_records_read_what_is_sealed(tmp_path: Path) -> None:
