@@ -28,7 +28,7 @@ from hpc3build.stores.credentials import Credentials
 from hpc3build.stores.files import verified
 from hpc3build.stores.login import Challenge, Login, parsed
 from hpc3build.stores.referrers import About
-from hpc3build.stores.refusals import Interrupted, Refusal
+from hpc3build.stores.refusals import Interrupted, Refusal, problem
 from hpc3build.stores.session import Session
 from hpc3build.stores.transport import AGAIN, Client, Cut
 
@@ -38,6 +38,7 @@ RESUMES = 5
 SETTLE = 0.02  # seconds before a manifest is read back
 _DONE = (200, 201, 202, 204)
 _ALMOST = 1 << 20  # a manifest of this size may be more than a registry takes
+_PUTS = 3  # of a manifest that the registry finds another digest of
 
 
 class Registry:
@@ -174,9 +175,8 @@ class Registry:
                 raise _moved(named, now, expect)
             return now == manifest.digest
 
-        path = self.session.path("manifests", where)
         began = time.monotonic()
-        reply = self.session.send("PUT", path, headers, manifest.raw, write=True, before_again=done)
+        reply = self._put(self.session.path("manifests", where), headers, manifest.raw, done)
         if reply is not None:
             self._check_written(named, manifest, reply, expect)
         if self._read_back:
@@ -225,6 +225,18 @@ class Registry:
         if digest != expect:
             raise _moved(self.session.named(tag), digest, expect)
         return etag or f'"{expect}"'
+
+    def _put(self, path: str, headers: Mapping[str, str], raw: bytes, done: Callable[[], bool]) -> Reply | None:
+        for attempt in range(1, _PUTS + 1):
+            reply = self.session.send("PUT", path, headers, raw, write=True, before_again=done)
+            if reply is None or reply.status != 400 or problem(reply)[0] != "DIGEST_INVALID":
+                break
+            # Distribution 2.8 read a blob's link that another upload of the same blob was just writing anew.
+            if attempt < _PUTS:
+                self._client.sleep(self._client.pause(attempt, reply))
+                if done():
+                    return None
+        return reply
 
     def _check_written(self, named: Reference, manifest: Manifest, reply: Reply, expect: str | None) -> None:
         if reply.status == 412 and expect is not None:

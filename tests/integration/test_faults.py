@@ -187,7 +187,8 @@ def test_a_token_runs_out_in_mid_run(case: Case, at: str) -> None:
         def guarded(request: Recorded, right: Callable[[], Answer]) -> Answer:
             if request.method == at and request.path not in seen:
                 seen.add(request.path)
-                tokens.expire()
+                # The one that it has: another thread may just have got its own.
+                tokens.granted.pop(request.headers.get("authorization", "").removeprefix("Bearer "), None)
             needed = tokens.needed(request)
             if tokens.allows(request.headers.get("authorization", ""), needed):
                 return right()

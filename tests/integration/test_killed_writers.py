@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from hpc3build.oci import OCI_MANIFEST
 from hpc3build.stores.referrers import INTENT
 from tests.images import make_layout
-from tests.integration.registries import fetched, push
+from tests.integration.registries import push
 from tests.integration.support import ROOT
 
 pytestmark = pytest.mark.engine
@@ -30,11 +31,18 @@ def writer(name: str, pair: str, lease: str = "6") -> subprocess.Popen[bytes]:
 
 
 def asked(host: str, path: str) -> Any:
-    """JSON, None for what is not there."""
-    with contextlib.closing(http.client.HTTPConnection(host, timeout=30)) as link:
-        link.request("GET", f"/v2/app/{path}", headers={"Accept": OCI_MANIFEST})
-        response = link.getresponse()
-        return json.loads(response.read()) if response.status == 200 else None
+    """JSON, None for what is not there. Distribution 2.8 answers 500 while it writes a tag: asked again."""
+    status, content = 500, b""
+    for _ in range(100):
+        with contextlib.closing(http.client.HTTPConnection(host, timeout=30)) as link:
+            link.request("GET", f"/v2/app/{path}", headers={"Accept": OCI_MANIFEST})
+            response = link.getresponse()
+            status, content = response.status, response.read()
+        if status < 500:
+            break
+        time.sleep(0.05)
+    assert status in (200, 404), (path, status, content)
+    return json.loads(content) if status == 200 else None
 
 
 def posted(host: str) -> set[str]:
@@ -55,7 +63,7 @@ def test_killed_writers_lose_nothing(registry: str, tmp_path: Path, rounds: int)
     expected: set[str] = set()  # their intents were there
     ended: set[str] = set()
     for number in range(rounds):
-        writers = {f"w{one}.r{number}": writer(name, f"w{one}.r{number}=1") for one in range(4)}
+        writers = {key: writer(name, f"{key}=1") for key in (f"w{one}.r{number}" for one in range(4))}
         killed = rng.sample(sorted(writers), 2)
         while not posted(registry) and any(one.poll() is None for one in writers.values()):
             time.sleep(0.02)  # however long they take to begin
@@ -66,15 +74,17 @@ def test_killed_writers_lose_nothing(registry: str, tmp_path: Path, rounds: int)
         expected |= posted(registry)
         for key, process in writers.items():
             said = process.communicate(timeout=120)[1].decode()
-            # On a busy machine a request may take longer than a sixth of so short a lease: told, and left to others.
+            # On a busy machine a request, or its repetition after a 500, may take longer than a sixth of so short a
+            # lease: told, and left to others.
             assert process.returncode in (0, 4) or key in killed, said
-            assert "Traceback" not in said and (process.returncode != 4 or "no answer" in said or "time" in said), said
+            assert "Traceback" not in said, said
+            assert process.returncode != 4 or re.search("no answer|time|answers 5", said), said
             if process.returncode == 0:
                 ended.add(key)
-        assert set(json.loads(fetched(name))["annotations"]) >= ended
+        assert set(asked(registry, "manifests/1")["annotations"]) >= ended
     # Hears who was killed when all others had gone. Its requests have ten seconds each; its end is no matter of luck.
     last = writer(name, "last=1", lease="60")
     said = last.communicate(timeout=120)[1].decode()
     assert last.returncode == 0, said
-    assert set(json.loads(fetched(name))["annotations"]) >= expected | ended | {"last"}
+    assert set(asked(registry, "manifests/1")["annotations"]) >= expected | ended | {"last"}
     assert posted(registry) == set()

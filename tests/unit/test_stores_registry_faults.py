@@ -197,6 +197,22 @@ def test_slow_loris(where: str, tmp_path: Path) -> None:
         thread.join(5)
 
 
+@pytest.mark.parametrize("times", [2, -1])
+def test_a_blob_that_another_writer_sends_at_the_same_time(
+    fake: FakeRegistry, opened: Callable[..., Session], times: int
+) -> None:
+    """Distribution 2.8 tells of a wrong digest then, seen in 3 of 700 manifests of four writers; it passes."""
+    fake.fail("PUT", "/manifests/", status(400, name="DIGEST_INVALID"), times)
+    session = opened()
+    if times > 0:
+        assert session.annotate().raw == fake.raw("latest")
+    else:
+        with pytest.raises(Refusal, match="400 to PUT"):
+            session.annotate()
+    assert len(session.slept) == 2
+    assert [request.kind for request in fake.requests].count("PUT manifests") == 3
+
+
 def test_slow_blob(fake: FakeRegistry, opened: Callable[..., Session]) -> None:
     fake.fail("GET", "/blobs/", altered(lambda answer: setattr(answer, "drip", 0.01)), -1)
     layer = opened().store.manifest().layers[0]
