@@ -87,9 +87,10 @@ class _Transfer:
 
     def bring(self, manifest: Manifest) -> None:
         """All that a manifest points to."""
-        if self._here and self._target is not self._source and not manifest.is_index:
+        beside = self._here and self._target is not self._source and not manifest.is_index
+        if beside and (config := manifest.config.digest) not in self._configs:
             # Of the layers' place each image of containers-storage knows, of the configuration its own name alone.
-            self._target.put_blob(read_blob(self._source, manifest.config.digest))
+            self._target.put_blob(read_blob(self._source, config))
         for child in _once(manifest.descriptors, self._done):
             if self._here and child.digest not in self._new and child.digest not in self._configs:
                 continue
