@@ -11,7 +11,7 @@ from typing import Any
 from hpc3build import jsonedit
 from hpc3build.errors import ImageError
 from hpc3build.jsonread import as_object, get_list, get_pairs, get_text, get_texts
-from hpc3build.oci import check_digest, check_pairs, digest_of, verify
+from hpc3build.oci import Manifest, check_digest, check_pairs, digest_of, verify
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,15 @@ class ImageConfig:
         return get_text(self.json, "os", "config")
 
     @property
+    def platform(self) -> Mapping[str, str]:
+        """What the image runs on, as a platform object of an index says it (image-spec, image-index.md)."""
+        return {
+            name: value
+            for name in ("architecture", "os", "os.version", "variant")
+            if isinstance(value := self.json.get(name), str) and value
+        }
+
+    @property
     def created(self) -> str | None:
         """RFC 3339 time, None when unset."""
         return get_text(self.json, "created", "config", default="") or None
@@ -143,3 +152,8 @@ class ImageConfig:
             for position in places:
                 raw = jsonedit.set_member(raw, ("config", "Env", position), f"{name}={value}")
         return self if raw == self.raw else ImageConfig.parse(raw)
+
+
+def declared(manifest: Manifest, config: ImageConfig) -> dict[str, str]:
+    """What an image says of itself, as a runtime sees it: labels win over the manifest's annotations (rule R10)."""
+    return {**manifest.annotations, **config.labels}

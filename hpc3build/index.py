@@ -73,7 +73,7 @@ class Flavour:
         found: dict[str, str] = {}
         for key in _DISCRIMINATORS:
             value = key.value_in(self.pairs)
-            if value is not None and key.pattern.fullmatch(value):
+            if value is not None and key.holds(value):
                 found[key.name] = _ALIASES.get(value, value) if key is voc.CPU_VERSION else value
         if set(found) - {voc.VOCABULARY.name}:
             found.setdefault(voc.VOCABULARY.name, voc.VERSION)

@@ -46,6 +46,9 @@ DOCKER_TO_OCI: Mapping[str, str] = MappingProxyType(
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 IMAGE_CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+#: BuildKit's, on the descriptor of an attestation (attestation-storage.md): what it is, and the image it is about.
+REFERENCE_TYPE = "vnd.docker.reference.type"
+REFERENCE_DIGEST = "vnd.docker.reference.digest"
 
 
 def digest_of(content: bytes) -> str:
@@ -101,6 +104,13 @@ class Descriptor:
             get_pairs(fields, "annotations", what),
             get_text(fields, "artifactType", what, default=""),
         )
+
+    @property
+    def is_attestation(self) -> bool:
+        """Whether an index's entry is BuildKit's attestation, no image."""
+        platform = self.platform or EMPTY
+        unknown = platform.get("os") == "unknown" and platform.get("architecture") == "unknown"
+        return unknown or REFERENCE_TYPE in self.annotations
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,11 @@ class Manifest:
     def layers(self) -> tuple[Descriptor, ...]:
         """The layers' descriptors, lowest first. Raises ImageError on an index."""
         return self._image_descriptors[1:]
+
+    @property
+    def layers_size(self) -> int:
+        """Bytes of all layers as stored: what a pull moves. Raises ImageError on an index."""
+        return sum(layer.size for layer in self.layers)
 
     @cached_property
     def descriptors(self) -> tuple[Descriptor, ...]:

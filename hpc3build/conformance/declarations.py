@@ -15,11 +15,6 @@ from hpc3build.reference import parse
 _OLD_SCHEMA = "org.label-schema."
 
 
-def _pairs(image: Image) -> Mapping[str, str]:
-    """As a runtime sees it: the label wins (R10)."""
-    return {**image.manifest.annotations, **image.config.labels}
-
-
 def same_words(image: Image) -> Iterator[Remark]:
     labels, annotations = image.config.labels, image.manifest.annotations
     ours = sorted(
@@ -39,7 +34,7 @@ def _said(value: str | None) -> str:
 
 def mandatory(image: Image) -> Iterator[Remark]:
     """One that is honestly unknown is no fault."""
-    pairs = _pairs(image)
+    pairs = image.declared
     for key in voc.KEYS:
         if _is_due(key, pairs) and key.name not in pairs:
             hint = "hpc3build annotate --detect --labels, or --labels -a KEY=VALUE"
@@ -65,13 +60,13 @@ def well_formed(image: Image) -> Iterator[Remark]:
 
 
 def forbidden(image: Image) -> Iterator[Remark]:
-    for name in sorted(_pairs(image)):
+    for name in sorted(image.declared):
         if name.startswith(voc.FORBIDDEN_PREFIXES):
             yield Remark("privileged runtimes act on this key", name)
 
 
 def base_pinned(image: Image) -> Iterator[Remark]:
-    pairs = _pairs(image)
+    pairs = image.declared
     missing = [key.name for key in (voc.BASE_NAME, voc.BASE_DIGEST) if key.name not in pairs]
     if missing:
         yield Remark(f"the image does not say what it was built on: {', '.join(missing)}", missing[0])
@@ -83,7 +78,7 @@ def stale_labels(image: Image) -> Iterator[Remark]:
     for name in sorted(labels):
         if name.startswith(_OLD_SCHEMA):
             yield Remark("a label of the superseded schema, as base images carry them", name)
-    base = _pairs(image).get(voc.BASE_NAME.name, "")
+    base = image.declared.get(voc.BASE_NAME.name, "")
     name, tag = _name_and_tag(base)
     for key, of_base in ((voc.TITLE, name), (voc.IMAGE_VERSION, tag)):
         if of_base and labels.get(key.name) == of_base:
@@ -102,7 +97,7 @@ def says(*names: str) -> Check:
     """A check that one of the keys has a value, as label or annotation."""
 
     def check(image: Image) -> Iterator[Remark]:
-        pairs = _pairs(image)
+        pairs = image.declared
         if not any(pairs.get(name) for name in names):
             yield Remark(f"the image says nothing under {' or '.join(names)}", names[0])
 

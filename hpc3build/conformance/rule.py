@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hpc3build.evidence.layers import ImageFiles
 from hpc3build.findings import Finding, Outcome
-from hpc3build.imageconfig import ImageConfig
+from hpc3build.imageconfig import ImageConfig, declared
 from hpc3build.oci import Manifest
 
 
@@ -19,6 +19,11 @@ class Image:
     manifest: Manifest
     config: ImageConfig
     files: ImageFiles | None = None
+
+    @property
+    def declared(self) -> Mapping[str, str]:
+        """What it says of itself."""
+        return declared(self.manifest, self.config)
 
 
 class Severity(enum.Enum):

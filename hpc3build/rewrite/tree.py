@@ -10,25 +10,15 @@ from hpc3build import jsonedit
 from hpc3build.errors import ImageError, StoreError
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonread import EMPTY
-from hpc3build.oci import IMAGE_CONFIGS, INDEXES, MANIFESTS, Descriptor, Manifest, repointing
+from hpc3build.oci import IMAGE_CONFIGS, INDEXES, MANIFESTS, REFERENCE_DIGEST, Descriptor, Manifest, repointing
 from hpc3build.rewrite.target import Target
 from hpc3build.stores import Store, is_absence, read_blob
 
-#: BuildKit's, on the descriptor of an attestation: the digest of the image that it is about, and what it is.
-REFERENCE_DIGEST = "vnd.docker.reference.digest"
-REFERENCE_TYPE = "vnd.docker.reference.type"
 MAX_DEPTH = 8
 MAX_NODES = 4096
 
 Path = tuple[int, ...]
 Edit = tuple[Mapping[str, str], tuple[str, ...]]
-
-
-def is_attestation(descriptor: Descriptor) -> bool:
-    """Whether an index's entry is BuildKit's attestation, no image (buildkit, attestation-storage.md)."""
-    platform = descriptor.platform or EMPTY
-    unknown = platform.get("os") == "unknown" and platform.get("architecture") == "unknown"
-    return unknown or REFERENCE_TYPE in descriptor.annotations
 
 
 @dataclass(frozen=True)
@@ -89,10 +79,7 @@ class Reader:
     def platform(self, manifest: Manifest) -> Mapping[str, str]:
         """What an image's configuration says it runs on."""
         config = self.config(manifest)
-        if config is None:
-            return EMPTY
-        names = ("os", "architecture", "variant", "os.version")
-        return {name: value for name in names if isinstance(value := config.json.get(name), str) and value}
+        return EMPTY if config is None else config.platform
 
     def _children(self, manifest: Manifest, path: Path, compare: Callable[[Descriptor], bool]) -> tuple[Node, ...]:
         self._count += len(manifest.descriptors)
@@ -100,7 +87,7 @@ class Reader:
             raise ImageError(f"{manifest.digest}: more than {MAX_DEPTH} indexes deep, or {MAX_NODES} manifests")
         children = []
         for position, entry in enumerate(manifest.descriptors):
-            if entry.media_type in INDEXES | MANIFESTS and not is_attestation(entry):
+            if entry.media_type in INDEXES | MANIFESTS and not entry.is_attestation:
                 children.append(self._node(entry, (*path, position), compare))
         return tuple(children)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hpc3build.errors import InputError, StoreError
 from hpc3build.facts import vocabulary as voc
 from hpc3build.host.fingerprint import Fingerprint
-from hpc3build.imageconfig import ImageConfig
+from hpc3build.imageconfig import ImageConfig, declared
 from hpc3build.jsonread import EMPTY
 from hpc3build.match import DISCRIMINATING
 from hpc3build.match.cpu import MACHINES
@@ -123,9 +123,9 @@ def _index(
 ) -> Iterator[Candidate]:
     """Descriptors first; ``budget`` counts what may still be read of this index."""
     for child in index.descriptors:
+        if child.is_attestation:
+            continue
         platform = child.platform or EMPTY
-        if platform.get("os") == "unknown" or child.annotations.get("vnd.docker.reference.type"):
-            continue  # BuildKit's attestations
         size = sealed_size(child)
         known = Candidate(str(reference), child.digest, platform, child.annotations, size, read=size is not None)
         enough = not reading.whole and (known.read or says_enough(child))
@@ -170,15 +170,10 @@ def _image(
         return None
     digest = manifest.config.digest
     config = ImageConfig.parse(read_blob(store, digest), digest)
-    pairs = {**told, **manifest.annotations, **config.labels}
+    pairs = {**told, **declared(manifest, config)}
     if not any(key.name in pairs for key in DISCRIMINATING):
         pairs = {**_attached(store, manifest.digest), **pairs}
-    own = {"os": config.os, "architecture": config.architecture}
-    variant = config.json.get("variant")
-    if isinstance(variant, str):
-        own["variant"] = variant
-    size = sum(layer.size for layer in manifest.layers)
-    return Candidate(str(reference), manifest.digest, {**own, **platform}, pairs, size)
+    return Candidate(str(reference), manifest.digest, {**config.platform, **platform}, pairs, manifest.layers_size)
 
 
 def _attached(store: Store, digest: str) -> Mapping[str, str]:

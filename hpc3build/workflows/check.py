@@ -71,7 +71,7 @@ def check(
                     findings += conformance.live(one, name, image, smoke)
         except (ToolError, StoreError) as error:  # no daemon, say: what was found without it is kept
             findings += [conformance.starts_nothing(one, error.message) for one in asked]
-    left = 0 if layers or launchers else sum(layer.size for layer in manifest.layers)
+    left = 0 if layers or launchers else manifest.layers_size
     return Checked(reference, manifest.digest, tuple(findings), left)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hpc3build import index as rules
 from hpc3build.errors import InputError
-from hpc3build.imageconfig import ImageConfig
+from hpc3build.imageconfig import ImageConfig, declared
 from hpc3build.index import Flavour
 from hpc3build.oci import DOCKER_FOREIGN_LAYER, IMAGE_CONFIGS, INDEXES, OCI_FOREIGN_LAYER, Manifest
 from hpc3build.reference import Reference
@@ -17,8 +17,6 @@ from hpc3build.rewrite.survey import follow, start
 from hpc3build.run import Runner
 from hpc3build.stores import Store, named, open_store, open_target, read_blob
 from hpc3build.stores.access import Access
-
-REFERENCE_TYPE = "vnd.docker.reference.type"
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def _children(store: Store, index: Manifest) -> Iterator[tuple[Manifest, Flavour
     """The images of an index with what they say, its attestations as they are."""
     for child, members in zip(index.descriptors, index.json["manifests"], strict=True):
         platform = members.get("platform") or {}
-        if platform.get("os") == "unknown" or REFERENCE_TYPE in child.annotations:
+        if child.is_attestation:
             yield store.manifest(child.digest), Flavour(members, platform, attestation=True)
         elif child.media_type in INDEXES:
             raise InputError(f"{child.digest} in the index is an index itself", hint="name its images one by one")
@@ -127,11 +125,7 @@ def _of_image(store: Store, manifest: Manifest) -> Flavour:
         raise InputError(f"{manifest.digest} is no container image ({manifest.config.media_type})")
     config = ImageConfig.parse(read_blob(store, manifest.config.digest), manifest.config.digest)
     descriptor = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size}
-    platform = {"architecture": config.architecture, "os": config.os}
-    if isinstance(variant := config.json.get("variant"), str) and variant:
-        platform["variant"] = variant
-    size = sum(layer.size for layer in manifest.layers)
-    return Flavour(descriptor, platform, {**manifest.annotations, **config.labels}, size)
+    return Flavour(descriptor, config.platform, declared(manifest, config), manifest.layers_size)
 
 
 def _same_place(image: Reference, index: Reference) -> bool:

@@ -151,8 +151,7 @@ def _volumes(image: conformance.Image, name: str) -> Iterator[_Mending]:
 
 def _labels(image: conformance.Image, name: str) -> Iterator[_Mending]:
     """Labels are the ground truth; what only the annotations say becomes a label."""
-    pairs = {**image.manifest.annotations, **image.config.labels}
-    ours = {key: value for key, value in pairs.items() if key in voc.BY_NAME}
+    ours = {key: value for key, value in image.declared.items() if key in voc.BY_NAME}
     if ours:
         yield _Mending("labels and annotations say the same; where they differed, the label counted", pairs=ours)
 
