@@ -7,13 +7,9 @@ can be fetched. The same three entries go to `eb` on this machine and to hpc3bui
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,23 +18,10 @@ import pytest
 
 from tests.integration.conftest import loaded
 from tests.integration.support import ROOT, Built, hpc3build, missing, sh
+from tests.real_eb import easyconfig, eb, needed
 
 GREET = ROOT / "tests" / "data" / "easybuild" / "greet"
-LMOD = Path("/usr/share/lmod/lmod/init/bash")
 P = "org.supercontainers."
-PLAIN = """\
-easyblock = 'MakeCp'
-name = 'plain'
-version = '1.0'
-homepage = '(none)'
-description = 'A text in the place of a program: the flags are what is looked at.'
-toolchain = {'name': 'GCC', 'version': 'system'}
-sources = [{'filename': 'plain.c', 'extract_cmd': 'cp %s .'}]
-skipsteps = ['build']
-files_to_copy = [(['plain.c'], 'bin')]
-sanity_check_paths = {'files': ['bin/plain.c'], 'dirs': []}
-moduleclass = 'tools'
-"""
 EASYSTACK = """\
 easyconfigs:
   - greet-1.0-GCC-system.eb:
@@ -91,7 +74,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             digest = hashlib.sha256((wanted[name] / f"{name}-1.0.tar.gz").read_bytes()).hexdigest()
             target.write_text(f"{file.read_text()}checksums = [{{'{name}-1.0.tar.gz': '{digest}'}}]\n")
     (folder / "easyconfigs" / "p" / "plain").mkdir(parents=True)
-    (folder / "easyconfigs" / "p" / "plain" / "plain-1.0-GCC-system.eb").write_text(PLAIN)
+    (folder / "easyconfigs" / "p" / "plain" / "plain-1.0-GCC-system.eb").write_text(easyconfig("plain"))
     (folder / "easystack.yaml").write_text(EASYSTACK)
     return folder
 
@@ -112,22 +95,12 @@ def flags(records: Mapping[str, str]) -> dict[str, str | None]:
 @pytest.mark.easybuild
 def test_real_eb(place: Path, tmp_path: Path) -> None:
     """eb --easystack easystack.yaml --robot --robot-paths=… --sourcepath=… --optarch=GENERIC"""
-    if not LMOD.exists() or importlib.util.find_spec("easybuild") is None:
-        pytest.skip("not installed: Lmod, or the pinned EasyBuild (the extra easybuild)")
+    needed()
     (tmp_path / "python").mkdir()
     (tmp_path / "python" / "yaml.py").write_text(YAML)
-    argv = ["--easystack", str(place / "easystack.yaml"), "--robot", *options(place), "--optarch=GENERIC"]
-    argv[-2] = f"{tmp_path}/fetched:{argv[-2]}"
-    argv += [f"--prefix={tmp_path}", f"--tmpdir={tmp_path}", "--ignoreconfigfiles="]
-    argv += ["--allow-use-as-root-and-accept-consequences"] if os.geteuid() == 0 else []
-    done = subprocess.run(
-        ["bash", "--noprofile", "--norc", "-c", f'. {LMOD}; exec eb "$@"', "eb", *argv],
-        env={"HOME": str(tmp_path), "PATH": f"{sys.prefix}/bin:/usr/bin:/bin", "PYTHONPATH": f"{tmp_path}/python"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    robot, paths, sourcepath, sources = options(place)
+    argv = [robot, paths, sourcepath, f"{tmp_path}/fetched:{sources}", "--optarch=GENERIC"]
+    eb(tmp_path, "--easystack", place / "easystack.yaml", *argv, PYTHONPATH=f"{tmp_path}/python")
     software = tmp_path / "software"
     records = {"/".join(path.parts[-5:-3]): path.read_text() for path in software.glob("*/*/easybuild/reprod/*.env")}
     assert flags(records) == FLAGS

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,53 +10,29 @@ import pytest
 
 from tests.commands import hpc3build
 from tests.images import make_layout
+from tests.real_eb import easyconfig, eb, needed
 
-LMOD = Path("/usr/share/lmod/lmod/init/bash")
 MODULE = "hello/1.0-GCC-system"
-EASYCONFIG = """\
-easyblock = 'MakeCp'
-name = 'hello'
-version = '1.0'
-homepage = 'https://example.org'
-description = 'A text in the place of a program: the flags are what is looked at.'
-toolchain = {'name': 'GCC', 'version': 'system'}
-sources = [{'filename': 'hello.c', 'extract_cmd': 'cp %s .'}]
-skipsteps = ['build']
-files_to_copy = [(['hello.c'], 'bin')]
-sanity_check_paths = {'files': ['bin/hello.c'], 'dirs': []}
-moduleclass = 'tools'
-"""
 
 
 def plugin() -> Path:
     return Path(hpc3build("easybuild-hooks").out.strip())
 
 
-def eb(folder: Path, *arguments: str | Path, **env: str) -> str:
-    (folder / "easyconfigs").mkdir(exist_ok=True)
-    (folder / "easyconfigs" / "hello-1.0-GCC-system.eb").write_text(EASYCONFIG)
-    (folder / "easyconfigs" / "hello.c").write_text("int main(void) { return 0; }\n")
-    options = [f"--hooks={plugin()}", f"--prefix={folder}", f"--robot-paths={folder}/easyconfigs:", "--robot"]
-    options += [f"--sourcepath={folder}/sources:{folder}/easyconfigs", "--ignoreconfigfiles="]
-    options += [f"--tmpdir={folder}", "--allow-use-as-root-and-accept-consequences"] if os.geteuid() == 0 else []
-    done = subprocess.run(
-        ["bash", "--noprofile", "--norc", "-c", f'. {LMOD}; exec eb "$@"', "eb", *map(str, arguments), *options],
-        env={"HOME": str(folder), "PATH": f"{sys.prefix}/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", **env},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-    return done.stdout + done.stderr
+def install(folder: Path, *arguments: str, **env: str) -> str:
+    easyconfigs = folder / "easyconfigs"
+    easyconfigs.mkdir(exist_ok=True)
+    (easyconfigs / "hello-1.0-GCC-system.eb").write_text(easyconfig("hello"))
+    (easyconfigs / "hello.c").write_text("int main(void) { return 0; }\n")
+    options = [f"--hooks={plugin()}", f"--robot-paths={easyconfigs}:", f"--sourcepath={folder}/sources:{easyconfigs}"]
+    return eb(folder, "hello-1.0-GCC-system.eb", *arguments, *options, **env)
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not LMOD.exists() or importlib.util.find_spec("easybuild") is None:
-        pytest.skip("not installed: Lmod, or the pinned EasyBuild (the extra easybuild)")
+    needed()
     folder = tmp_path_factory.mktemp("eb")
-    said = eb(folder, "hello-1.0-GCC-system.eb", "--optarch=GCC:-march=x86-64-v3")
+    said = install(folder, "--optarch=GCC:-march=x86-64-v3")
     assert f"hpc3build: facts of {MODULE}: {folder}/software/{MODULE}/easybuild/hpc3build.json" in said
     return folder
 
@@ -96,9 +69,8 @@ def test_elsewhere_and_without_hpc3build(installed: Path, tmp_path: Path) -> Non
     (broken / "hpc3build").write_text("#!/bin/sh\necho no luck >&2\nexit 3\n")
     (broken / "hpc3build").chmod(0o755)
     facts = tmp_path / "facts.json"
-    said = eb(
+    said = install(
         installed,
-        "hello-1.0-GCC-system.eb",
         "--rebuild",
         "--optarch=GCC:-march=znver3",
         HPC3BUILD_FACTS=str(facts),
