@@ -115,8 +115,8 @@ def _version(stack: Stack, platform: Platform) -> Iterator[Statement]:
         Fact(platform.version, version, Source.STACK, package.origin) for version, package in sorted(found.items())
     )
     if len(facts) > 1:
-        versions = " and ".join(fact.value for fact in facts)
-        yield Conflict(platform.version, facts, f"the stack holds two versions of {platform.name}: {versions}")
+        versions = ", ".join(fact.value for fact in facts)
+        yield Conflict(platform.version, facts, f"the stack holds {len(facts)} versions of {platform.name}: {versions}")
     else:
         yield from facts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpc3build.facts import gpu
+from hpc3build.facts import Conflict, gpu
 from hpc3build.facts import vocabulary as voc
 from hpc3build.stack import Stack, Toolchain
 from tests.stacks import conflicts, eb, notes, pkg, root, stack, values
@@ -106,6 +106,8 @@ def test_two_versions_are_a_conflict_and_equal_ones_are_not() -> None:
     found = list(gpu.from_stack(made))
     assert values(found) == {voc.GPU: "cuda"}
     assert conflicts(found) == {voc.CUDA_VERSION: {"11.8", "12.4"}}
+    (conflict,) = (statement for statement in found if isinstance(statement, Conflict))
+    assert conflict.message == "the stack holds 2 versions of cuda: 11.8, 12.4"
     same = stack(root("a@1", "c1"), root("b@1", "c2"), pkg("cuda@12.4.0", id="c1"), pkg("cuda@12.4.0", id="c2"))
     assert facts(same) == CUDA
 
