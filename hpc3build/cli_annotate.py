@@ -270,7 +270,7 @@ class _Printer:
     def _warn(self, result: Any) -> None:
         """Of hundreds of images most are warned of alike: once is enough, and JSON has them all."""
         for warning in result.warnings if not self._options.quiet else ():
-            without_name = warning.replace(str(result.reference), "")
+            without_name = warning.replace(str(result.reference), "").replace(result.new_digest, "")
             if without_name in self._told:
                 self._repeated += 1
             else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +75,8 @@ def place(
     there = how.to or plan.reference
     _check(plan, there)
     backup = _backup_tag(plan, how.backup_tag, there)
+    if how.to is None:
+        plan = replace(plan, warnings=(*plan.warnings, *_unnamed(plan)))
     if how.dry_run:
         return _preview(plan, there)
     verify = how.verify and there.transport not in (DOCKER, DAEMON)  # whose stores look themselves
@@ -97,6 +99,15 @@ def _check(plan: rewrite.Rewrite, place: Reference) -> None:
         raise StoreError(f"{place}: an index in {place.transport} cannot be written or rewritten", hint=hint)
     if place.digest is not None and place.tag is None and place != plan.reference:
         raise InputError(f"--to {place}: a digest cannot be chosen", hint="name a tag")
+
+
+def _unnamed(plan: rewrite.Rewrite) -> Iterator[str]:
+    """Of a registry's image that was named by its digest: a new one is pulled by nobody who does not know its own."""
+    if plan.reference.transport == DOCKER and plan.tag is None and not plan.is_empty:
+        yield (
+            f"{plan.reference}: no tag names the result, {plan.new_digest}, and registries may delete what none names; "
+            f"the same with --to docker://{plan.reference.repository}:TAG gives it one"
+        )
 
 
 def _backup_tag(plan: rewrite.Rewrite, asked: str | None, place: Reference) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hpc3build.cli import main
 from hpc3build.errors import InputError, StoreError, TagMoved
 from hpc3build.oci import OCI_INDEX, OCI_MANIFEST, Manifest, digest_of
 from hpc3build.reference import parse
@@ -28,11 +29,11 @@ KEY = "org.example.key"
 SBOM, SIGNATURE = "application/spdx+json", "application/vnd.dev.cosign.artifact.sig.v1+json"
 
 
-def annotated(fake: FakeRegistry, wish: Wish | None = None, **options: Any) -> Result:
+def annotated(fake: FakeRegistry, wish: Wish | None = None, *, at: str = ":latest", **options: Any) -> Result:
     wish = replace(wish or Wish(pairs={KEY: "1"}), **options)
     client = Client(PLAIN, sleep=lambda seconds: None)
     try:
-        return annotate(parse(f"{fake.host}/{NAME}:latest"), wish, run, PLAIN, client)
+        return annotate(parse(f"{fake.host}/{NAME}{at}"), wish, run, PLAIN, client)
     finally:
         client.close()
 
@@ -267,3 +268,30 @@ def test_a_place_that_moved_meanwhile_is_not_overwritten(fake: FakeRegistry) -> 
 def test_a_digest_is_no_place(fake: FakeRegistry) -> None:
     with pytest.raises(InputError, match="--to"):
         annotated(fake, to=parse(f"{fake.host}/other/app@{now(fake).digest}"))
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_no_tag_names_is_told_with_its_digest_and_the_way_to_a_name(fake: FakeRegistry, dry_run: bool) -> None:
+    old = now(fake).digest
+    done = annotated(fake, at=f"@{old}", dry_run=dry_run, referrers="ignore")
+    (told,) = (one for one in done.warnings if "no tag" in one)
+    assert f"no tag names the result, {done.new_digest}" in told
+    assert f"--to docker://{fake.host}/{NAME}:TAG" in told
+    assert now(fake).digest == old
+
+
+def test_what_a_tag_names_needs_no_word_of_it(fake: FakeRegistry) -> None:
+    old = now(fake).digest
+    named = parse(f"{fake.host}/{NAME}:new")
+    assert not any("no tag" in one for one in annotated(fake, at=f"@{old}", to=named).warnings)
+    done = annotated(fake, at=f":latest@{old}")
+    assert now(fake).digest == done.new_digest != old and not any("no tag" in one for one in done.warnings)
+    assert not any("no tag" in one for one in annotated(fake, at=f"@{done.new_digest}").warnings)  # says it already
+
+
+def test_of_several_it_is_told_once(fake: FakeRegistry, capsys: pytest.CaptureFixture[str]) -> None:
+    one = now(fake).digest
+    other = annotated(fake, to=parse(f"{fake.host}/{NAME}:other")).new_digest
+    assert main(["annotate", *(f"{fake.host}/{NAME}@{each}" for each in (one, other)), "-a", "org.example.x=2"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("no tag names the result") == 1 and "warnings repeated and not shown" in err
