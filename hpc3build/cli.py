@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hpc3build import __version__, cli_annotate, cli_check, cli_ci, cli_host
 from hpc3build import options as shared
@@ -18,6 +18,7 @@ from hpc3build.console import Command, Parser, add_everywhere, behind_command, v
 from hpc3build.console import add_command as _command
 from hpc3build.console import tell as _tell
 from hpc3build.errors import Hpc3BuildError, InputError, ToolError
+from hpc3build.interrupts import Once
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _tell(error)
     except KeyboardInterrupt as interrupt:
         print("hpc3build: interrupted", file=sys.stderr)
-        return 128 + (interrupt.number if isinstance(interrupt, _Terminated) else signal.SIGINT)
+        return 128 + (interrupt.number if isinstance(interrupt, _Ended) else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -66,24 +67,21 @@ def _run(arguments: Sequence[str], others: Sequence[str]) -> int:
     if sys.stdout is None:
         return _tell(ToolError("standard output is closed"))
     # Schedulers, CI and closed terminals end jobs so: what was put aside must go, and the engine must hear of it.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    ends = Once(_Ended)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, _terminate)
+            signal.signal(number, ends)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     return command(options)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, taken like an interrupt from the keyboard."""
+class _Ended(KeyboardInterrupt):
+    """Ended by SIGTERM or SIGHUP as by an interrupt from the keyboard."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    raise _Terminated(number)
 
 
 def _parser(only: str = "") -> argparse.ArgumentParser:

@@ -92,11 +92,11 @@ def _add_safety(parser: argparse.ArgumentParser) -> None:
 
 
 def _annotate(options: argparse.Namespace) -> int:
+    from hpc3build.interrupts import Interrupts
     from hpc3build.run import run
     from hpc3build.stores.pace import Pace
     from hpc3build.workflows.annotate import prepare
     from hpc3build.workflows.batch import Outcome, annotate_all
-    from hpc3build.workflows.interrupts import Interrupts
 
     if options.undo is not None:
         return _undo(options)

@@ -91,8 +91,8 @@ def _check(options: argparse.Namespace) -> int:
 
 def _fix(options: argparse.Namespace) -> int:
     from hpc3build import report, report_check
+    from hpc3build.interrupts import Interrupts
     from hpc3build.run import run
-    from hpc3build.workflows.interrupts import Interrupts
     from hpc3build.workflows.mend import mend
     from hpc3build.workflows.placing import Placing
 

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from hpc3build.errors import ToolError, ToolMissing
+from hpc3build.interrupts import Interrupts
 
 # Debian's names; they are the same in the Fedora family for all of these.
 PACKAGES = {"buildah": "buildah", "podman": "podman", "skopeo": "skopeo", "docker": "docker.io"}
 LAST_LINES = 25
 GRACE_SECONDS = 10
+#: How often what removes something is run where signals end it.
+TRIES = 3
 #: ECMA-48 sequences, which tools write for terminals.
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
@@ -48,6 +51,7 @@ class Runner(Protocol):
         timeout: float | None = None,
         check: bool = True,
         stream: bool = False,
+        apart: bool = False,
     ) -> Completed: ...
 
 
@@ -60,17 +64,19 @@ def run(
     timeout: float | None = None,
     check: bool = True,
     stream: bool = False,
+    apart: bool = False,
 ) -> Completed:
     """Run ``argv`` without a shell and return what it printed.
 
     ``stream`` shows both its streams on our stderr as they come (stdout of ours is for results) and keeps them.
+    ``apart`` is a session of its own: what is sent to all processes of our group does not reach it.
     ``timeout`` is in seconds. Raises ToolMissing when there is no such command, and ToolError when it fails and
     ``check`` is set, or when it runs out of time.
     """
     argv = tuple(argv)
     try:
         if stream:
-            return _checked(_streamed(argv, cwd, env, input, timeout), check)
+            return _checked(_streamed(argv, cwd, env, input, timeout, apart), check)
         done = subprocess.run(
             argv,
             cwd=cwd,
@@ -82,6 +88,7 @@ def run(
             encoding="utf-8",
             errors="replace",
             check=False,
+            start_new_session=apart,
         )
     except FileNotFoundError as error:
         if cwd is not None and not cwd.is_dir():
@@ -97,10 +104,13 @@ def run(
 def clean_up(runner: Runner, argv: Sequence[str]) -> None:
     """Run a command that removes what another left, whether or not there is anything.
 
-    Ctrl-C and batch systems send their signal to all processes of a job, so it may end this one, too: then once more.
+    Ctrl-C and batch systems send their signal to all processes of a job, often more than one: those of a terminal pass
+    it by, ours wait for its end, and where one ended it, it is run again.
     """
-    if runner(argv, check=False).returncode < 0:
-        runner(argv, check=False)
+    with Interrupts():
+        for _ in range(TRIES):
+            if runner(argv, check=False, apart=True).returncode >= 0:
+                break
 
 
 def run_quietly(argv: Sequence[str], **options: Any) -> Completed:
@@ -128,7 +138,12 @@ def missing(command: str) -> ToolMissing:
 
 
 def _streamed(
-    argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str] | None, input: str | None, timeout: float | None
+    argv: tuple[str, ...],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    input: str | None,
+    timeout: float | None,
+    apart: bool,
 ) -> Completed:
     with subprocess.Popen(
         argv,
@@ -140,7 +155,7 @@ def _streamed(
         encoding="utf-8",
         errors="replace",
         # What has a time limit may start workers, which would keep the pipe open after their parent's end.
-        start_new_session=timeout is not None,
+        start_new_session=apart or timeout is not None,
     ) as process:
         late = threading.Event()
 

@@ -27,7 +27,7 @@ ONLY = {
 LAYERS = (
     [
         *("__init__", "errors", "findings", "stack", "jsonedit", "jsonread", "yamlread"),
-        *("oci", "imageconfig", "pairs", "reference", "sonames"),
+        *("oci", "imageconfig", "interrupts", "pairs", "reference", "sonames"),
     ],
     ["recipe", "resources", "run", "bases", "instructions"],
     ["evidence", "host"],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc3build.errors import Hpc3BuildError, InputError
+from hpc3build.interrupts import Interrupts
 from hpc3build.reference import DOCKER, Reference
 from hpc3build.rewrite import Result
 from hpc3build.run import Runner
@@ -16,7 +17,6 @@ from hpc3build.stores.access import Access, Limits
 from hpc3build.stores.pace import Pace
 from hpc3build.stores.transport import Client
 from hpc3build.workflows.annotate import Wish, annotate, prepare
-from hpc3build.workflows.interrupts import Interrupts
 from hpc3build.workflows.names import Named
 
 #: Requests wait for the network far longer than they compute; more would only annoy registries.

@@ -453,3 +453,28 @@ def test_render_to_file_is_what_stdout_gets(tmp_path: Path) -> None:
     assert (tmp_path / "C").read_text() == (tmp_path / "context/Containerfile").read_text() == shown.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["C", "context"]
     assert (tmp_path / "C").stat().st_mode & 0o777 == 0o644
+
+
+ENDED_TWICE = """\
+import os, signal, sys
+from hpc3build import cli
+
+def command(options):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("cleaned up")
+
+cli._inspect = command
+sys.exit(cli.main(["inspect", "oci:x"]))
+"""
+
+
+def test_a_second_signal_does_not_cut_short_what_the_first_began() -> None:
+    """``timeout -s INT`` sends two, to the command and to its group."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDED_TWICE], capture_output=True, text=True, cwd=ROOT, timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned up\n", "hpc3build: interrupted\n")

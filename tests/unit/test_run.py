@@ -181,10 +181,10 @@ def test_a_failure_is_told_without_the_colours_of_a_terminal() -> None:
     assert failure(done) == "eb failed with exit status 1:\n  ERROR: no\n  last"
 
 
-@pytest.mark.parametrize(("first", "times"), [(-2, 2), (-15, 2), (0, 1), (1, 1)])
-def test_what_cleans_up_is_run_again_where_a_signal_ended_it(first: int, times: int) -> None:
-    """The signal went to all processes of the job; a failure of its own is none of that."""
-    statuses, asked = [first, 0], []
+@pytest.mark.parametrize(("statuses", "times"), [([-2, 0], 2), ([-15, -2, 0], 3), ([0], 1), ([1], 1), ([-2] * 9, 3)])
+def test_what_cleans_up_is_run_again_where_a_signal_ended_it(statuses: list[int], times: int) -> None:
+    """The signal went to all processes of the job, perhaps twice; a failure of its own is none of that."""
+    asked = []
 
     def runner(argv: Sequence[str], *, check: bool = True, **_: object) -> Completed:
         asked.append((argv, check))
@@ -192,3 +192,27 @@ def test_what_cleans_up_is_run_again_where_a_signal_ended_it(first: int, times: 
 
     clean_up(runner, ["tool", "rm", "x"])
     assert asked == [(["tool", "rm", "x"], False)] * times
+
+
+CLEANING = """\
+import os, signal, sys
+from hpc3build.run import clean_up, run
+
+ours = os.getpid()
+step = "for n in $(seq 5); do sleep 0.1; kill -$0 $1; kill -$0 -$1; done; touch $2"
+try:
+    clean_up(run, ["/bin/sh", "-c", step, "INT", str(ours), sys.argv[1]])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_what_cleans_up_is_not_cut_short(tmp_path: Path) -> None:
+    """Ctrl-C, again and again, while a container is removed: it is removed, and then the run ends."""
+    mark = tmp_path / "removed"
+    done = subprocess.run(
+        [sys.executable, "-c", CLEANING, mark],
+        capture_output=True, text=True, start_new_session=True, timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert done.stdout == "interrupted\n" and mark.exists(), done

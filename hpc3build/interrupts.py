@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Once:
+    """A handler that raises: of the signals that come within seconds of one another, the first alone.
+
+    ``timeout`` signals a command and then its group, and impatient people press Ctrl-C again: what is removed on the
+    way out would stay.
+    """
+
+    SECONDS = 10.0
+
+    def __init__(self, make: Callable[[int], KeyboardInterrupt]) -> None:
+        self._make = make
+        self._last: float | None = None
+
+    def __call__(self, number: int, frame: object) -> None:
+        now = time.monotonic()
+        if self._last is None or now - self._last > self.SECONDS:
+            self._last = now
+            raise self._make(number)
 
 
 class Interrupts:
@@ -64,6 +85,6 @@ class Interrupts:
         if self._first is not None:
             number, frame = self._first
             before = self._before[number]
-            if callable(before):
-                before(number, frame)
-            raise KeyboardInterrupt
+            if not callable(before):
+                raise KeyboardInterrupt
+            before(number, frame)  # where a block around this one holds it back, too, that one's end is its time
