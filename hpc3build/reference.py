@@ -107,7 +107,9 @@ def parse(text: str) -> Reference:
     if colon and transport in OTHER_TRANSPORTS:
         advice = "" if transport in _REGISTRY_WORDS else f"skopeo copy {_short(text)} oci:DIR:TAG"
         raise _bad(text, f"the transport {transport}: is not supported", advice)
-    if colon and "-" in transport and "/" not in transport and (advice := _meant(text)):  # no image's name by chance
+    # Of one word alone only what is nearly oci: docker, and dockr, may be an image's name.
+    likely = ("-" in transport and "/" not in transport) or (len(transport) < 5 and _near(transport) == OCI)
+    if colon and likely and (advice := _meant(text)):
         raise _bad(text, f"there is no transport {transport}:", f"{advice} docker://{text} is a registry's")
     return _named(text, DOCKER, text.removeprefix("docker://"))
 
@@ -220,22 +222,27 @@ def _bad(text: str, why: str, advice: str = "") -> BadReference:
 
 def _meant(text: str) -> str:
     """What a text with a misspelt transport may mean, as a question; else empty."""
-    import difflib
-
     transport, colon, rest = text.partition(":")
     if not colon or transport in _TRANSPORTS or text.startswith("docker://"):
         return ""
-    near = difflib.get_close_matches(transport, (DOCKER, *_TRANSPORTS), n=1, cutoff=0.8)
-    if transport in _REGISTRY_WORDS:
-        near = [DOCKER]
+    near = DOCKER if transport in _REGISTRY_WORDS else _near(transport)
     if not near:
         return ""
-    meant = f"{DOCKER}://{rest.lstrip('/')}" if near == [DOCKER] else f"{near[0]}:{rest}"
+    meant = f"{DOCKER}://{rest.lstrip('/')}" if near == DOCKER else f"{near}:{rest}"
     try:
         parse(meant)
     except BadReference:
         return ""
     return f"did you mean {meant}?"
+
+
+def _near(word: str) -> str:
+    """The transport that is spelt nearly so, else empty."""
+    import difflib
+
+    if sorted(word) == sorted(OCI):  # two letters change places: difflib finds little that is alike in three
+        return OCI
+    return next(iter(difflib.get_close_matches(word, (DOCKER, *_TRANSPORTS), n=1, cutoff=0.8)), "")
 
 
 def _short(text: str) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import difflib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,6 +118,11 @@ def test_refused(text: str, says: str) -> None:
         ("oci-arhive:x.tar", "oci-archive:x.tar"),
         ("container-storage:localhost/x", "containers-storage:localhost/x"),
         ("dcoker-daemon:x:1", "docker-daemon:x:1"),
+        ("oic:x", "oci:x"),
+        ("oic:./x:1", "oci:./x:1"),
+        ("ocii:out/x:1.0", "oci:out/x:1.0"),
+        ("ocii:x", "oci:x"),
+        ("oc:x", "oci:x"),
     ],
 )
 def test_a_misspelt_transport(text: str, meant: str) -> None:
@@ -159,10 +166,14 @@ def test_neighbours() -> None:
         reference.with_tag("a/b")
 
 
+def misspells_oci(word: str) -> bool:
+    return sorted(word) == ["c", "i", "o"] or bool(difflib.get_close_matches(word, ["oci"], cutoff=0.8))
+
+
 # A dot in the first part would make it a registry, and `oci:1` is a path.
 PART = r"[a-z0-9]{1,8}([._-][a-z0-9]{1,4}){0,2}"
 NAME = st.from_regex(rf"[a-z0-9]{{1,8}}([_-][a-z0-9]{{1,4}}){{0,2}}(/{PART}){{0,2}}", fullmatch=True)
-NAME = NAME.filter(lambda name: name not in {"oci", *OTHER_TRANSPORTS})
+NAME = NAME.filter(lambda name: name not in {"oci", *OTHER_TRANSPORTS} and not misspells_oci(name))
 TAGS = st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 HOST = st.sampled_from(["", "docker.io/", "quay.io/", "localhost/", "localhost:5000/", "[::1]:5000/"])
 PREFIX = st.sampled_from(["", "docker://", "containers-storage:", "docker-daemon:", "oci:", "oci-archive:"])
