@@ -27,6 +27,9 @@ OTHER_TRANSPORTS = frozenset({"dir", "docker-archive", "tarball", "sif", "ostree
 #: Other tools' words for a registry.
 _REGISTRY_WORDS = ("http", "https", "oras")
 
+#: Names that end so are those of files: no image of Docker Hub is asked for by one that was mistyped.
+_FILES = (".lock", ".json", ".jsonl", ".yaml", ".yml", ".eb", ".closure", ".tar", ".tgz", ".gz", ".sif")
+
 _HEX = {"sha256": 64, "sha512": 128}
 _DIGEST = re.compile(r"(?P<algorithm>sha256|sha512):(?P<hex>[0-9a-f]+)")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -111,7 +114,10 @@ def parse(text: str) -> Reference:
     likely = ("-" in transport and "/" not in transport) or (len(transport) < 5 and _near(transport) == OCI)
     if colon and likely and (advice := _meant(text)):
         raise _bad(text, f"there is no transport {transport}:", f"{advice} docker://{text} is a registry's")
-    return _named(text, DOCKER, text.removeprefix("docker://"))
+    found = _named(text, DOCKER, text.removeprefix("docker://"))
+    if found.registry == "docker.io" and ":" not in text and text.endswith(_FILES) and "docker.io/" not in text:
+        raise _bad(text, "it looks like a file", f"is it there? docker://{text} is an image of Docker Hub")
+    return found
 
 
 def is_digest(text: str) -> bool:

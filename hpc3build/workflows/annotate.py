@@ -14,7 +14,7 @@ from hpc3build import rewrite
 from hpc3build.errors import InputError, TagMoved
 from hpc3build.facts import vocabulary as voc
 from hpc3build.pairs import check_pair
-from hpc3build.reference import DAEMON, Reference, is_digest
+from hpc3build.reference import DAEMON, Reference, is_digest, parse
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store
 from hpc3build.stores.access import Access
@@ -91,8 +91,11 @@ def prepare(wish: Wish, runner: Runner) -> Wish:
     said = facts_document(Path(wish.source))
     if said is None:
         from hpc3build.recipe import Settings
-        from hpc3build.workflows.describe import facts_of
+        from hpc3build.workflows.describe import facts_of, is_file
 
+        if not is_file(wish.source) and ":" not in wish.source and parse(wish.source).registry == "docker.io":
+            hint = f"a recipe, a lock, or what hpc3build facts --json wrote; an image is docker://{wish.source}"
+            raise InputError(f"--from {wish.source}: no such file", hint=hint)
         said = facts_of(wish.source, Settings(), runner)[1].annotations()
     # What was seen of the image that the facts were of.
     said = {key: value for key, value in said.items() if key not in (voc.CONFORMANCE.name, voc.CREATED.name)}

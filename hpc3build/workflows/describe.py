@@ -39,6 +39,7 @@ MAX_DOCUMENTATION = 3000
 _OF_LOCKS = ("target", "title", "concretize")
 # Files that are recipes whatever they begin with.
 _RECIPES = (".yaml", ".yml", ".eb")
+_CONCRETE = (".lock", ".json")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def facts_of(
         refuse_options(inside, not_image)
         refuse_options([name for name in settings.given if name not in _OF_LOCKS], f"{file} is concretized already")
         return source, facts_of_concrete(file, settings)
-    if Path(source).exists() or source.endswith((".eb", ".yaml", ".yml")) or is_name(source):
+    if is_file(source):
         refuse_options(inside, not_image)
         _, recipe, stack = load((source,), settings, runner)
         return source, planned_facts(recipe, stack)
@@ -109,6 +110,11 @@ def facts_of(
     reference = parse(source)
     with open_store(reference, runner, access) as store:
         return str(reference), describe(store, reference, depth=depth).facts
+
+
+def is_file(source: str) -> bool:
+    """Whether it is a file or a folder, or named like one or like an easyconfig; everything else names an image."""
+    return Path(source).exists() or source.endswith((*_RECIPES, *_CONCRETE)) or is_name(source)
 
 
 def _facts_of_json(path: Path) -> Facts | None:
@@ -134,7 +140,7 @@ def _concrete(path: Path, *, lock_beside: bool) -> Path | None:
     if path.is_dir():
         names = ("spack.lock", *spack_records.PLACES) if lock_beside else spack_records.PLACES
         return next((path / name for name in names if (path / name).is_file()), None)
-    if path.suffix in (".lock", ".json") or (path.is_file() and path.suffix not in _RECIPES and _is_json(path)):
+    if path.suffix in _CONCRETE or (path.is_file() and path.suffix not in _RECIPES and _is_json(path)):
         return path
     beside = path.with_name("spack.lock")
     return beside if lock_beside and path.name == "spack.yaml" and beside.is_file() else None

@@ -332,6 +332,10 @@ OPTIONS = [
     (["-a", "k=v", "--expect-digest", "sha256:12"], 2),
     (["-a", "k=v", "--expect-digest", DIGEST], 5),
     (["-a", "k=v", "--from", "nope.lock"], 2),
+    (["-a", "k=v", "--from", "lock.json"], 2),
+    (["-a", "k=v", "--from", "nope.closure"], 2),
+    (["-a", "k=v", "--from", "./nope"], 2),
+    (["-a", "k=v", "--from", "nope"], 2),
     (["--from", "."], 2),
     (["-a", "org.supercontainers.mpi=none"], 1),
 ]
@@ -443,3 +447,14 @@ def test_places_where_no_image_can_go(to: str, told: str, tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     done = hpc3build("annotate", "oci:image", "--to", to, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
     assert told in assert_one_message(done, 4)
+
+
+@pytest.mark.parametrize("command", ["facts", "inspect", "check", "match", "pick", "annotate"])
+@pytest.mark.parametrize(
+    "name", ["nope.json", "nope.lock", "nope.eb", "out/nope.yaml", "./nope", "/nope/x", "../nope.tar"]
+)
+def test_a_file_that_is_not_there_is_no_image_of_docker_hub(command: str, name: str, tmp_path: Path) -> None:
+    arguments = [command, name, *(["-a", "k=v"] if command == "annotate" else [])]
+    done = hpc3build(*arguments, cwd=tmp_path)
+    assert_one_message(done, 2)
+    assert name in done.err and "registry-1" not in done.err

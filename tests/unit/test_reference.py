@@ -145,6 +145,22 @@ def test_names_like_a_transport(text: str) -> None:
     assert parse(text).transport == "docker"
 
 
+@pytest.mark.parametrize("text", ["lock.json", "spack.lock", "out/image.tar", "team/stack.closure", "records.jsonl"])
+def test_a_file_that_is_not_there(text: str) -> None:
+    with pytest.raises(BadReference) as caught:
+        parse(text)
+    assert f"{text!r} is not an image reference: it looks like a file" in caught.value.message
+    assert f"docker://{text} is an image" in caught.value.hint and parse(f"docker://{text}").registry == "docker.io"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["node.js", "lock.json:1", "docker.io/a/lock.json", "quay.io/a/lock.json", f"a/lock.json@{D}", "json", "x.ebb"],
+)
+def test_names_like_a_file(text: str) -> None:
+    assert parse(text).transport == "docker"
+
+
 @given(st.sampled_from(["docker", "dockr", "oci", "oc", "https", "oci-archve", "docker-damon"]), st.text(max_size=12))
 def test_what_may_be_meant_is_a_reference(transport: str, rest: str) -> None:
     try:
@@ -174,6 +190,9 @@ def misspells_oci(word: str) -> bool:
 PART = r"[a-z0-9]{1,8}([._-][a-z0-9]{1,4}){0,2}"
 NAME = st.from_regex(rf"[a-z0-9]{{1,8}}([_-][a-z0-9]{{1,4}}){{0,2}}(/{PART}){{0,2}}", fullmatch=True)
 NAME = NAME.filter(lambda name: name not in {"oci", *OTHER_TRANSPORTS} and not misspells_oci(name))
+NAME = NAME.filter(
+    lambda name: not name.endswith((".lock", ".json", ".yaml", ".yml", ".eb", ".tar", ".tgz", ".gz", ".sif"))
+)
 TAGS = st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 HOST = st.sampled_from(["", "docker.io/", "quay.io/", "localhost/", "localhost:5000/", "[::1]:5000/"])
 PREFIX = st.sampled_from(["", "docker://", "containers-storage:", "docker-daemon:", "oci:", "oci-archive:"])
