@@ -19,7 +19,7 @@ from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store
 from hpc3build.stores.access import Access
 from hpc3build.workflows.detected import Asked, Detected, detect
-from hpc3build.workflows.given_pairs import parse_pair
+from hpc3build.workflows.given_pairs import parse_pair, unknown_keys
 from hpc3build.workflows.placing import Placing, keeps_annotations, leaves_storage, pack, place
 
 if TYPE_CHECKING:
@@ -141,8 +141,12 @@ def annotate(
     wish = prepare(wish, runner)
     for _ in range(TRIES - 1 if wish.expect_digest is None else 0):
         with contextlib.suppress(TagMoved):
-            return _annotate(reference, wish, runner, access, client, begin)
-    return _annotate(reference, wish, runner, access, client, begin)
+            return _told(_annotate(reference, wish, runner, access, client, begin), wish)
+    return _told(_annotate(reference, wish, runner, access, client, begin), wish)
+
+
+def _told(result: rewrite.Result, wish: Wish) -> rewrite.Result:
+    return replace(result, warnings=(*result.warnings, *unknown_keys(wish.pairs)))
 
 
 def _annotate(

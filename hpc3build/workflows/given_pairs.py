@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from hpc3build.errors import InputError
 from hpc3build.facts import vocabulary as voc
@@ -51,6 +51,25 @@ def check_key(key: str) -> None:
     if near or key.lower() in voc.BY_NAME:
         meant = key.lower() if key.lower() in voc.BY_NAME else near[0]
         raise InputError(f"{key} is not a key of the vocabulary", hint=f"did you mean {meant}?")
+
+
+def unknown_keys(pairs: Iterable[str]) -> Iterator[str]:
+    """What to tell of keys that begin as ours do and are none: a later vocabulary may have them (rule N1)."""
+    for key in pairs:
+        if key.startswith(voc.PREFIXES) and key not in voc.BY_NAME:
+            near = _nearest(key)
+            told = f"; did you mean {near}?" if near else ""
+            yield f"{key} is no key of the vocabulary: it is written, and nothing of hpc3build's reads it{told}"
+
+
+def _nearest(key: str) -> str:
+    """The keys that ``key`` is the beginning of, or some words of, else the one that is spelt most alike."""
+    prefix = next(one for one in voc.PREFIXES if key.startswith(one))  # which all have in common
+    said = key.removeprefix(prefix).lower()
+    names = {name.removeprefix(prefix): known.name for name, known in voc.BY_NAME.items() if name.startswith(prefix)}
+    longer = [name for name in names if name.startswith(said) or f".{said}." in f".{name}."]
+    near = longer or difflib.get_close_matches(said, names, n=1)
+    return " or ".join(list(dict.fromkeys(names[name] for name in near))[:3])
 
 
 def _check_target(key: str, value: str) -> None:

@@ -455,6 +455,39 @@ def test_render_to_file_is_what_stdout_gets(tmp_path: Path) -> None:
     assert (tmp_path / "C").stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("org.supercontainers.mpi.abi", "org.supercontainers.mpi.abi.version"),
+        ("org.supercontainers.kernel", "org.supercontainers.kernel.version or org.supercontainers.kernel.modules"),
+        ("org.supercontainers.cuda.version", "org.supercontainers.hardware.gpu.cuda.version"),
+        ("org.supercontainers.gpu.architecture", "org.supercontainers.hardware.gpu.architecture"),
+        ("io.github.hpc3build.conf", "io.github.hpc3build.conformance"),
+        ("org.supercontainers.mpi.implementations.list", "org.supercontainers.mpi.implementation"),
+        ("org.supercontainers.xyzzy", None),
+    ],
+)
+def test_what_begins_as_ours_and_is_no_key_is_written_and_told(
+    key: str, meant: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_layout(tmp_path / "image", [{"a": b"1"}])
+    assert main(["annotate", f"oci:{tmp_path}/image", "-a", f"{key}=1", "--json"]) == 0
+    told = capsys.readouterr()
+    (result,) = json.loads(told.out)["results"]
+    (warning,) = (one for one in result["warnings"] if "no key of the vocabulary" in one)
+    assert result["changed"] and warning in told.err and warning.startswith(f"{key} is no key")
+    assert ("did you mean" in warning) == (meant is not None) and (meant is None or warning.endswith(f"{meant}?"))
+
+
+@pytest.mark.parametrize(
+    "key", ["org.supercontainers.mpi.provider", "org.supercontainers.libfabric.abi", "org.example.x"]
+)
+def test_aliases_and_other_keys_are_not_told(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_layout(tmp_path / "image", [{"a": b"1"}])
+    assert main(["annotate", f"oci:{tmp_path}/image", "-a", f"{key}=1"]) == 0
+    assert "no key of the vocabulary" not in capsys.readouterr().err
+
+
 ENDED_TWICE = """\
 import os, signal, sys
 from hpc3build import cli
