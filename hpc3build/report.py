@@ -131,7 +131,8 @@ def annotate_json(
 
 def annotate_summary(counts: Mapping[str, int]) -> str:
     """One line of several references."""
-    return f"{sum(counts.values())} references: " + ", ".join(f"{count} {what}" for what, count in counts.items())
+    total = sum(counts.values())
+    return f"{total} reference{'s'[: total != 1]}: " + ", ".join(f"{count} {what}" for what, count in counts.items())
 
 
 def annotate_text(reference: str, result: Result, *, dry_run: bool) -> str:

@@ -13,6 +13,7 @@ from hpc3build.reference import parse
 
 #: Superseded by the OCI keys (github.com/opencontainers/image-spec, annotations.md): a base image's, as a rule.
 _OLD_SCHEMA = "org.label-schema."
+_SAY = "hpc3build annotate --detect --labels, or --labels -a KEY=VALUE"
 
 
 def same_words(image: Image) -> Iterator[Remark]:
@@ -21,7 +22,7 @@ def same_words(image: Image) -> Iterator[Remark]:
         name for name in {*labels, *annotations} if name in voc.BY_NAME and name != "org.opencontainers.image.ref.name"
     )
     if not ours:
-        yield Remark("the image says nothing of itself")
+        yield Remark("the image says nothing of itself", hint=_SAY)
     for name in ours:
         label, annotation = labels.get(name), annotations.get(name)
         if label != annotation:
@@ -37,8 +38,7 @@ def mandatory(image: Image) -> Iterator[Remark]:
     pairs = image.declared
     for key in voc.KEYS:
         if _is_due(key, pairs) and key.name not in pairs:
-            hint = "hpc3build annotate --detect --labels, or --labels -a KEY=VALUE"
-            yield Remark("not known of this image", key.name, hint, outcome=Outcome.UNKNOWN)
+            yield Remark("not known of this image", key.name, _SAY, outcome=Outcome.UNKNOWN)
 
 
 def _is_due(key: Key, pairs: Mapping[str, str]) -> bool:

@@ -10,7 +10,7 @@ _TALK = "HPC3, lightning talk (ISC Containers in HPC)"
 _PAPER = "Recommendations for the packaging and containerizing of bioinformatics software (Gruening et al., 2019)"
 _VOCABULARY = "docs/vocabulary.md"
 _IMAGE_SPEC = "OCI image specification"
-_REBUILD = "rebuild with hpc3build build"
+REBUILD = "rebuild with hpc3build build"
 MUST, SHOULD = Severity.MUST, Severity.SHOULD
 CONFIG, LAYERS, LIVE = Level.CONFIG, Level.LAYERS, Level.LIVE
 
@@ -37,7 +37,7 @@ RULES: tuple[Rule, ...] = (
          "hpc3build check --fix", configuration.volumes),
     # ---- what it says of itself
     Rule("labels", "labels and annotations of the vocabulary say the same: runtimes read labels",
-         _VOCABULARY + ", R10", MUST, CONFIG, "hpc3build check --fix, or annotate --labels -a KEY=VALUE",
+         _VOCABULARY + ", R10", MUST, CONFIG, "hpc3build check --fix, or hpc3build annotate --labels -a KEY=VALUE",
          declarations.same_words),
     Rule("mandatory", "every mandatory key is there, as far as it is known", _VOCABULARY, MUST, CONFIG,
          "hpc3build annotate --detect --labels", declarations.mandatory),
@@ -48,7 +48,7 @@ RULES: tuple[Rule, ...] = (
     Rule("stale-labels", "no label tells of the base image instead of this one", _IMAGE_SPEC + ", annotations", MUST,
          CONFIG, "hpc3build annotate --labels --remove KEY", declarations.stale_labels),
     Rule("base-pinned", "the base image is named with its digest", _IMAGE_SPEC + ", base.digest", SHOULD, CONFIG,
-         _REBUILD, declarations.base_pinned),
+         REBUILD, declarations.base_pinned),
     Rule("version", "the application's version is explicit", _PAPER + ", 3", SHOULD, CONFIG,
          "hpc3build annotate --labels -a org.opencontainers.image.version=…",
          declarations.says("org.opencontainers.image.version")),
@@ -61,7 +61,7 @@ RULES: tuple[Rule, ...] = (
     Rule("discoverable", "it can be found by its application's name", _PAPER + ", 9", SHOULD, CONFIG,
          "hpc3build annotate --labels -a org.opencontainers.image.title=…",
          declarations.says("org.opencontainers.image.title")),
-    Rule("reproducible", "what it was built from is recorded", _PAPER + ", 10", SHOULD, CONFIG, _REBUILD,
+    Rule("reproducible", "what it was built from is recorded", _PAPER + ", 10", SHOULD, CONFIG, REBUILD,
          declarations.says("io.github.hpc3build.lock", "org.opencontainers.image.source")),
     Rule("usage", "it says how it is used", _PAPER + ", 11", SHOULD, CONFIG,
          "docs in hpc3build.yaml, or hpc3build annotate -a org.opencontainers.image.documentation=URL",
@@ -69,7 +69,7 @@ RULES: tuple[Rule, ...] = (
                            "org.opencontainers.image.description")),
     # ---- its files
     Rule("shell", "any user can run /bin/bash", _HPC3, MUST, LAYERS, "install bash in the final stage", files.shell),
-    Rule("any-uid", "no login script asks for the name of a user, who may have none", _HPC3, MUST, LAYERS, _REBUILD,
+    Rule("any-uid", "no login script asks for the name of a user, who may have none", _HPC3, MUST, LAYERS, REBUILD,
          files.login_scripts),
     Rule("readable", "applications and login scripts can be read by all", _HPC3, MUST, LAYERS,
          "chmod -R a+rX in the builder stage", files.readable),

@@ -53,7 +53,8 @@ class Found:
             return f"--sourcepath {where}: all sources are there"
         count = len(self.missing)
         first = ", ".join(self.missing[:8]) + (", …" if count > 8 else "")
-        return f"--sourcepath {where}: {count} files are not there, and the builder fetches them: {first}"
+        files, them = ("file is", "it") if count == 1 else ("files are", "them")
+        return f"--sourcepath {where}: {count} {files} not there, and the builder fetches {them}: {first}"
 
 
 def find(modules: Iterable[Mapping[str, Any]], robot_paths: Sequence[Path], folders: Sequence[Path]) -> Found:

@@ -128,8 +128,9 @@ def _of_easystack(path: Path) -> Iterator[tuple[str, Told | None]]:
     """The easyconfigs of an easystack with their own options; they are sought beside it first."""
     data = read_yaml(path)
     listed = data.get("easyconfigs")
+    found = kind(listed) if listed or not isinstance(listed, list) else "an empty one: there is nothing to build"
     if not isinstance(listed, list) or not listed:
-        raise InputError(f"{path}:{line_of(data, 'easyconfigs')}: easyconfigs: expected a list, found {kind(listed)}")
+        raise InputError(f"{path}:{line_of(data, 'easyconfigs')}: easyconfigs: expected a list, found {found}")
     for position, item in enumerate(listed):
         where = f"{path}:{line_of(listed, position)}"
         name, told = item, None

@@ -300,8 +300,9 @@ def read_config(store: Store, reference: Reference, manifest: Manifest) -> Image
     """The image's configuration. Raises InputError for an index."""
     if manifest.is_index:
         images = ", ".join(str(reference.at(child.digest)) for child in manifest.descriptors[:4])
+        count = len(manifest.descriptors)
         raise InputError(
-            f"{reference} is an index of {len(manifest.descriptors)} manifests, expected one image",
+            f"{reference} is an index of {count} manifest{'s'[: count != 1]}, expected one image",
             hint=f"name one by its digest: {images}",
         )
     return ImageConfig.parse(read_blob(store, manifest.config.digest), manifest.config.digest)

@@ -78,8 +78,9 @@ def detect(store: Store, reference: Reference, asked: Asked) -> Detected:
         return _of_image(store, reference, asked)
     target = asked.target
     if not (target.on_images or target.descriptors):
+        count = len(manifest.descriptors)
         raise InputError(
-            f"{reference} is an index of {len(manifest.descriptors)} manifests, and evidence is inside images",
+            f"{reference} is an index of {count} manifest{'s'[: count != 1]}, and evidence is inside images",
             hint="say which: --all-children, or --platform OS/ARCH; --descriptors leaves the images as they are, and "
             "annotates their descriptors alone",
         )

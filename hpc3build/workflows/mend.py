@@ -9,6 +9,7 @@ from hpc3build import bases, conformance, rewrite
 from hpc3build.conformance.configuration import site_variables
 from hpc3build.conformance.files import USERS_FILE, is_login_script
 from hpc3build.conformance.live import application_path
+from hpc3build.conformance.rules import REBUILD
 from hpc3build.containerfile import CMD, ENTRYPOINTS
 from hpc3build.environment import baked_environment
 from hpc3build.facts import vocabulary as voc
@@ -83,8 +84,14 @@ def mend(
         result = place(store, plan, how, runner, access, begin=begin)
         config = plan.configs[-1][1] if plan.configs else image.config
         after = conformance.static(replace(image, manifest=plan.new, config=config))
-    left = tuple(finding for finding in after if finding.outcome in (Outcome.FAILS, Outcome.DEGRADED))
+    left = tuple(_left(finding) for finding in after if finding.outcome in (Outcome.FAILS, Outcome.DEGRADED))
     return Mended(tuple(one.words for one in mendings), left, result)
+
+
+def _left(finding: Finding) -> Finding:
+    """What --fix did not mend it will not mend the next time."""
+    fix, _, other = finding.hint.partition(", or ")
+    return replace(finding, hint=other or REBUILD) if fix == "hpc3build check --fix" else finding
 
 
 def _entrypoint(image: conformance.Image, name: str) -> Iterator[_Mending]:

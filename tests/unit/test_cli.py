@@ -511,3 +511,10 @@ def test_a_second_signal_does_not_cut_short_what_the_first_began() -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned up\n", "hpc3build: interrupted\n")
+
+
+@pytest.mark.parametrize("words", [["facts"], ["annotate", "--detect"]])
+def test_an_index_of_one(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_index(tmp_path, [make_layout(tmp_path, [{}], tag="one")], tag="index")
+    assert main([*words, f"oci:{tmp_path}:index"]) == 2
+    assert "is an index of 1 manifest, " in capsys.readouterr().err

@@ -107,6 +107,8 @@ def test_the_note(tmp_path: Path) -> None:
         f"--sourcepath {tmp_path}: 9 files are not there, and the builder fetches"
     )
     assert "0.tgz, 1.tgz" in found.note((tmp_path,)) and "8.tgz" not in found.note((tmp_path,))
+    one = find([module("A", files=files[:2])], (), (tmp_path,))
+    assert one.note((tmp_path,)) == f"--sourcepath {tmp_path}: 1 file is not there, and the builder fetches it: 0.tgz"
     there = find([module("A", files=files[:1])], (), (tmp_path,))
     assert there.note((tmp_path, tmp_path)) == f"--sourcepath {tmp_path}:{tmp_path}: all sources are there"
 

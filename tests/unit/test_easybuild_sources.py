@@ -106,7 +106,7 @@ def test_an_easystack(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("easyconfigs:\n", "1: easyconfigs: expected a list, found nothing"),
-        ("easyconfigs: []\n", "expected a list"),
+        ("easyconfigs: []\n", "1: easyconfigs: expected a list, found an empty one: there is nothing to build"),
         ("easyconfigs: A\n", "expected a list, found text"),
         ("easyconfigs:\n  - 5\n", "2: expected the name of an easyconfig, found a number"),
         (

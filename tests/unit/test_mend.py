@@ -110,11 +110,18 @@ def test_no_shell_where_there_is_none(tmp_path: Path) -> None:
     files = {path: entry for path, entry in FILES.items() if "bash" not in path}
     done = mended(tmp_path, files, Entrypoint=["/app"], Cmd=None)
     assert failing(done) == {"entrypoint", "command", "shell"} and done.changes == ()
+    assert not any("--fix" in one.hint for one in done.left)
 
 
 def test_a_user_of_no_passwd_file_needs_a_rebuild(tmp_path: Path) -> None:
-    assert mended(tmp_path, User="ghost").changes == ()
+    done = mended(tmp_path, User="ghost")
+    assert done.changes == () and ["rebuild" in one.hint for one in done.left if one.rule == "user"] == [True]
     assert now(tmp_path)[1].user == "ghost"
+
+
+def test_what_says_nothing_of_itself_is_mended_by_no_rewrite(tmp_path: Path) -> None:
+    (left,) = (one for one in mended(tmp_path, labels={}, annotations={}).left if one.rule == "labels")
+    assert "says nothing of itself" in left.message and left.hint.startswith("hpc3build annotate --detect --labels")
 
 
 def test_the_recorded_environment_is_baked(tmp_path: Path) -> None:

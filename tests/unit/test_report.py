@@ -115,3 +115,10 @@ def test_a_document_is_one_json_text() -> None:
     text = report.dumps({"a": "ö", "b": ["\u2028", "\x1b"]})
     assert text.endswith("}\n") and json.loads(text) == {"a": "ö", "b": ["\u2028", "\x1b"]}
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"), [({"changed": 1}, "1 reference: 1 "), ({"changed": 2}, "2 references: 2 ")]
+)
+def test_one_is_no_plural(counts: dict[str, int], told: str) -> None:
+    assert report.annotate_summary(counts).startswith(told)
