@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from hpc3build.engines import DEFAULT, ENTRY_POINT, GROUPS, PID_NAMESPACE, READ_ONLY, How, own_name
 from hpc3build.errors import ToolError, ToolMissing
@@ -78,11 +79,31 @@ def _remove_working_containers(tool: str, runner: Runner, mark: Path) -> None:
     What is ended by a signal leaves them for all its steps, in spite of --force-rm, and with them all their layers.
     """
     question, remove = _STORES[tool]
-    root = Path(runner([tool, "info", "--format", question], check=False).stdout.strip() or "/nonexistent")
+    root = Path(runner([tool, "info", "--format", question], check=False, apart=True).stdout.strip() or "/nonexistent")
     for note in sorted(root.glob("*-containers/*/userdata/buildah.json")):
         with suppress(OSError):  # another build's, gone by now
             if str(mark) in note.read_text(errors="replace"):
-                clean_up(runner, [*remove, note.parent.parent.name])
+                container = note.parent.parent.name
+                clean_up(runner, [*remove, container])
+                _remove_bundles(runner, container)
+
+
+def _remove_bundles(runner: Runner, container: str) -> None:
+    """The folders ``buildahN`` of a container's steps: what buildah removes, and podman ended by a signal does not.
+
+    They lie beside the cache mounts, so that a TMPDIR of a build's own would cost these. What is mounted in one is not
+    of ours, and stays.
+    """
+    for place in {Path(gettempdir()), Path("/var/tmp")}:  # noqa: S108 (theirs, where TMPDIR is not set)
+        for told in sorted(place.glob("buildah*/run/.containerenv")):
+            folder = told.parent.parent
+            with suppress(OSError):
+                # Another user's might be anything.
+                mounted = Path("/proc/self/mountinfo").read_text(errors="replace")
+                own = told.stat().st_uid == os.geteuid() and f" {folder}/" not in mounted
+                if own and container in told.read_text(errors="replace"):
+                    clean_up(runner, ["chmod", "-R", "u+rwX", str(folder)])
+                    clean_up(runner, ["rm", "-rf", "--one-file-system", str(folder)])
 
 
 def shared_options(how: How) -> list[str]:

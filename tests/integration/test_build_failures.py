@@ -353,13 +353,13 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize("how", ENDINGS)
-def test_ended_while_building(how: str, recipe: Path, base: str, old: Path, scratch: Path) -> None:
+@pytest.mark.parametrize(("how", "engine"), [*((how, "buildah") for how in ENDINGS), ("Ctrl-C", "podman")])
+def test_ended_while_building(how: str, engine: str, recipe: Path, base: str, old: Path, scratch: Path) -> None:
     send, number, seconds = ENDINGS[how]
     slow(recipe, seconds)
     before, fresh, working = snapshot(old), old.parent / "fresh", containers()
     process = started(
-        [str(recipe), "--base", base, "--engine", "buildah", "-t", f"oci:{fresh}:1.0"], "easybuild/install.sh"
+        [str(recipe), "--base", base, "--engine", engine, "-t", f"oci:{fresh}:1.0"], "easybuild/install.sh"
     )
     with process:
         try:
@@ -378,7 +378,8 @@ def test_ended_while_building(how: str, recipe: Path, base: str, old: Path, scra
         assert process.returncode == 128 + number and left_in(scratch) == [], "secrets lie about"
         assert "hpc3build: interrupted" in stderr
         assert containers() == working, "buildah removes none when it is ended by a signal"
-    again = hpc3build("build", RECIPE, "--base", base, "--engine", "buildah", "-t", f"oci:{old}:1.0")
+        assert [*scratch.glob("buildah[0-9]*")] == [], "podman removes none of its steps' folders"
+    again = hpc3build("build", RECIPE, "--base", base, "--engine", engine, "-t", f"oci:{old}:1.0")
     assert digest_in(old, "1.0") == again.stdout.split()[-1]
 
 
