@@ -155,6 +155,9 @@ class Buildah:
             options += shared_options(how)
             options += ["--workingdir", how.folder] if how.folder else []
             command = ["buildah", "run", *options, container, "--", *argv]
-            return self._run(command, check=False, timeout=how.timeout, input=how.stdin)
+            # buildah ended by a signal leaves folders in TMPDIR.
+            with TemporaryDirectory(prefix="hpc3build-", ignore_cleanup_errors=True) as folder:
+                env = {**os.environ, "TMPDIR": folder}
+                return self._run(command, check=False, timeout=how.timeout, input=how.stdin, env=env)
         finally:
             clean_up(self._run, ["buildah", "rm", container])

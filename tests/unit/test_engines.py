@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,3 +49,27 @@ def test_no_container_stays(make: Callable[[Any], Launcher], ends: BaseException
     with suppress(KeyboardInterrupt, ToolError, FileNotFoundError), launcher.prepared("image") as prepared:
         launcher.run(prepared, ["true"], How(entrypoint=False))
     assert engines.made == 1 and engines.containers == set()
+
+
+@pytest.mark.parametrize("ends", [0, -2, KeyboardInterrupt()])
+def test_buildah_leaves_no_folder_of_a_run(
+    ends: BaseException | int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended by a signal it removes none of its own."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    made = []
+
+    def runner(argv: Sequence[str], *, env: Mapping[str, str] | None = None, **_: Any) -> Completed:
+        if argv[1] == "run":
+            assert env is not None and env["PATH"]
+            made.append(Path(env["TMPDIR"]) / "buildah1" / "mnt")
+            made[0].mkdir(parents=True)
+            made[0].chmod(0o100)
+            if isinstance(ends, BaseException):
+                raise ends
+            return Completed(tuple(argv), ends, "", "")
+        return Completed(tuple(argv), 0, "", "")
+
+    with suppress(KeyboardInterrupt):
+        Buildah(runner).run("image", ["true"], How(entrypoint=False))
+    assert made and list(tmp_path.iterdir()) == []
