@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 from hpc3build.errors import InputError
-from hpc3build.pairs import check_pair
 
 #: Real ones are below 20 kB; a parser that keeps lines takes seconds for a megabyte.
 MAX_YAML_BYTES = 128 << 10
@@ -206,16 +205,6 @@ class Section:
         section = self.section(key)
         values = {str(name): section.text(name) for name in section.data}
         return MappingProxyType({name: value for name, value in values.items() if value is not None})
-
-    def labels(self, key: str) -> Mapping[str, str]:
-        """Pairs that may be labels and annotations (rule N2)."""
-        pairs = self.pairs(key)
-        for name, value in pairs.items():
-            try:
-                check_pair(name, value)
-            except InputError as error:
-                raise InputError(f"{self.section(key).where(name)}: {error.message}", hint=error.hint) from error
-        return pairs
 
     def section(self, key: str) -> Section:
         return Section(self.path, self.data.get(key), f"{self.name}:{key}".lstrip(":"), line_of(self.data, key))

@@ -21,10 +21,11 @@ from hpc3build.facts import Fact, Facts, Note, Source, Statement, cpu, document,
 from hpc3build.facts import vocabulary as voc
 from hpc3build.frontends import easybuild_stack, frontends, spack_records
 from hpc3build.frontends.easybuild_sources import is_name
+from hpc3build.frontends.settings import read_settings
 from hpc3build.frontends.spack_json import MAX_BYTES
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.oci import Manifest
-from hpc3build.recipe import Recipe, Settings, read_settings, refuse_options
+from hpc3build.recipe import Recipe, Settings, refuse_options
 from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stack import Stack

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hpc3build.errors import InputError
-from hpc3build.recipe import Recipe, Settings, read_settings
+from hpc3build.frontends.settings import read_settings
+from hpc3build.recipe import Recipe, Settings
 from hpc3build.yamlread import kind, line_of, read_text, read_yaml
 
 EVERY_KEY = """\
@@ -186,6 +187,12 @@ WRONG = [
     ('labels: {a: "b\\nc"}', "labels:a", "one line"),
     ('labels: {a: "\\ud800"}', "labels:a", ""),
     ("labels: {a: " + "x" * 4096 + "}", "labels:a", "4096"),
+    ("labels: {com.hooks.cxi.enabled: 'true'}", "labels:com.hooks.cxi.enabled", "leave it out"),
+    ("labels: {run.oci.handler: x}", "labels:run.oci.handler", "never writes it"),
+    ("labels: {cdi.k8s.io/gpu: x}", "labels:cdi.k8s.io/gpu", "never writes it"),
+    ("labels: {org.supercontainers.gpus: none}", "labels:org.supercontainers.gpus", "did you mean org.supercontainers"),
+    ("labels: {org.supercontainers.gpu: nvidia}", "labels:org.supercontainers.gpu", "expected LIST of cuda"),
+    ("labels: {io.archspec.cpu.target: zen99}", "labels:io.archspec.cpu.target", "did you mean"),
     ("mpi: mpi_replace", "mpi", "a mapping"),
     ("rank: first", "rank", "whole number"),
     ("rank: true", "rank", "whole number"),
@@ -208,6 +215,16 @@ def test_wrong_values(text: str, key: str, told: str, tmp_path: Path) -> None:
     error = refused(tmp_path, f"# a remark\n\n{text}\n")
     assert error.message.startswith(f"{tmp_path}/hpc3build.yaml:3: {key}"), error.message
     assert told in error.message + error.hint
+
+
+def test_lists_among_labels_are_sorted_each_item_once(tmp_path: Path) -> None:
+    text = "labels:\n  org.supercontainers.gpu: rocm,cuda,cuda\n  org.example.list: b,a,a\n"
+    found = settings(tmp_path, text + "  org.supercontainers.mpi.portability.mode: ucx_inject,mpi_replace\n").labels
+    assert found == {
+        "org.supercontainers.gpu": "cuda,rocm",
+        "org.example.list": "b,a,a",
+        "org.supercontainers.mpi.portability.mode": "ucx_inject,mpi_replace",
+    }
 
 
 LAUGHS = "a: &a [x]\nb: &b [" + "*a, " * 99 + "*a]\nc: &c [" + "*b, " * 99 + "*b]\nd: [" + "*c, " * 99 + "*c]\n"
