@@ -149,7 +149,8 @@ def test_architectures_are_what_all_objects_have_and_vendors_say_nothing() -> No
 @pytest.mark.parametrize(
     ("cuda", "architectures", "least"),
     [("12.4", "sm_80", "525.60.13"), ("12.4.1", "compute_90,sm_80", "525.60.13"), ("11.8", "sm_80", "450.80.02"),
-     ("13.0", "sm_90", "580.65.06"), ("12.4", "compute_80", "550.54"), ("12.9", "compute_80", None),
+     ("13.0", "sm_90", "580"), ("12.4", "compute_80", "550.54.14"), ("12.9", "compute_80", "575.51.03"),
+     ("13.2", "compute_80", "595.45.04"), ("13.3", "compute_80", None), ("13.3", "compute_80,sm_80", "580"),
      ("10.2", "sm_70", "440.33"),
      ("12.4", None, None), ("14.0", "sm_90", None), ("12.4", "gfx90a", None), ("12", "sm_80", None)],
 )  # fmt: skip
