@@ -19,7 +19,7 @@ from hpc3build.evidence.image import Evidence
 from hpc3build.evidence.layers import SCAN, ImageFiles, Layer, Wanted, read_layers
 from hpc3build.facts import Fact, Facts, Note, Source, Statement, cpu, document, gather, subjects
 from hpc3build.facts import vocabulary as voc
-from hpc3build.frontends import easybuild_stack, frontends, spack_records
+from hpc3build.frontends import easybuild_checked, easybuild_stack, frontends, spack_records
 from hpc3build.frontends.easybuild_sources import is_name
 from hpc3build.frontends.settings import read_settings
 from hpc3build.frontends.spack_json import MAX_BYTES
@@ -122,7 +122,8 @@ def _facts_of_json(path: Path) -> Facts | None:
         return None
     if document.is_document(data):
         return document.read(data, str(path))
-    if easybuild_stack.is_closure(data):
+    if easybuild_checked.is_closure(data):
+        easybuild_checked.check_closure(data, str(path))
         return subjects.of_stack(easybuild_stack.stack_of_closure(data), folder=path.resolve().parent.name)
     return None
 
