@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from hpc3build.frontends.easybuild_sources import is_name
 from hpc3build.frontends.settings import read_settings
 from hpc3build.frontends.spack_json import MAX_BYTES
 from hpc3build.imageconfig import ImageConfig
+from hpc3build.jsonread import parsed
 from hpc3build.oci import Manifest
 from hpc3build.recipe import Recipe, Settings, refuse_options
 from hpc3build.reference import Reference, parse
@@ -117,8 +117,8 @@ def _facts_of_json(path: Path) -> Facts | None:
     if path.suffix not in (".json", ".closure") or not path.is_file():
         return None
     try:
-        data = json.loads(read_text(path, MAX_BYTES, "JSON"))
-    except (ValueError, RecursionError):
+        data = parsed(read_text(path, MAX_BYTES, "JSON"))
+    except ValueError:
         return None
     if document.is_document(data):
         return document.read(data, str(path))
