@@ -11,6 +11,8 @@ from hpc3build.jsonread import as_object, get_pairs, get_texts, parsed
 
 #: Where the final image keeps what the builder captured (containerfiles/hpc3build/capture.py).
 ENVIRONMENT = "/opt/hpc3build/environment.json"
+#: Bytes of it that are read; a record broken off would be no record.
+ENVIRONMENT_BYTES = 1 << 20
 
 
 def baked_environment(

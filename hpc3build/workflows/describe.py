@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from hpc3build.environment import ENVIRONMENT
+from hpc3build.environment import ENVIRONMENT, ENVIRONMENT_BYTES
 from hpc3build.errors import InputError
 from hpc3build.evidence import applications, loader, packages, profile
 from hpc3build.evidence.binary import Binary, read_binary
@@ -225,7 +225,7 @@ def _documentation(docs: str, folder: Path) -> bytes:
 def wanted(path: str) -> int | None:
     """Bytes to read of a file in an image: the most that anyone asks for."""
     if path == ENVIRONMENT:
-        return 1 << 20
+        return ENVIRONMENT_BYTES
     return max((count for reader in _readers() if (count := reader(path)) is not None), default=None)
 
 
