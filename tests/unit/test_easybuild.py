@@ -274,6 +274,11 @@ def test_optarch_names_all_families_since_the_others_would_be_native() -> None:
     }
 
 
+def test_a_version_without_end_is_one() -> None:
+    modules = [module("A"), module("GCC", "9" * 5000), module("GCCcore", "13.2.0")]
+    assert compilers(modules, "")["GCC"]["version"] == "13.2.0"
+
+
 def test_optarch_of_what_cannot_be_built() -> None:
     with pytest.raises(InputError, match="zen4"):
         optarch([module("A"), {**GCC, "version": "8.5.0"}], "zen4", "")
