@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from hpc3build.errors import InputError
-from hpc3build.facts import given
+from hpc3build.facts import Key, given
+from hpc3build.facts import vocabulary as voc
 from hpc3build.recipe import ENTRYPOINTS, MODULES, Settings
 from hpc3build.yamlread import Section, read_yaml
 
@@ -36,6 +37,17 @@ def read_labels(section: Section, key: str) -> Mapping[str, str]:
         except InputError as error:
             raise InputError(f"{section.section(key).where(name)}: {error.message}", hint=error.hint) from error
     return MappingProxyType(found)
+
+
+def _value(section: Section, key: str, fact: Key) -> str | None:
+    """The text that becomes the value of ``fact``, so that what is none of its values is told at once."""
+    value = section.text(key)
+    if value:
+        try:
+            fact.check(value)
+        except InputError as error:
+            raise InputError(f"{section.where(key)}: {error.message}", hint=error.hint) from error
+    return value
 
 
 class _SettingsReader(Section):
@@ -73,7 +85,7 @@ class _SettingsReader(Section):
         pins = self.section("pins")
         pins.only(("easybuild", "archspec", "clingo", "spack", "spack-packages"))
         return Settings(
-            title=self.text("title"),
+            title=_value(self, "title", voc.TITLE),
             base=self.text("base"),
             target=self.text("target"),
             entrypoint=self.choice("entrypoint", ENTRYPOINTS),
@@ -82,9 +94,9 @@ class _SettingsReader(Section):
             env=self._env(),
             user=self._user(),
             labels=read_labels(self, "labels"),
-            mpi_mode=mpi.text("mode"),
+            mpi_mode=_value(mpi, "mode", voc.MPI_MODE),
             docs=self.text("docs", one_line=False),
-            rank=self.integer("rank"),
+            rank=self._rank(),
             smoke=self._smoke(),
             secrets=self._matching("secrets", r"[A-Za-z0-9][A-Za-z0-9._-]*", "the id of a secret"),
             caches=self._matching("caches", r"/[A-Za-z0-9._/-]+", "an absolute path"),
@@ -124,6 +136,13 @@ class _SettingsReader(Section):
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise InputError(f"{self.section('env').where(name)}: not the name of an environment variable")
         return pairs
+
+    def _rank(self) -> int | None:
+        """A whole number that is short enough for a label."""
+        rank = self.integer("rank")
+        if rank is not None and len(str(rank)) > 20:
+            raise InputError(f"{self.where('rank')}: expected a whole number of at most 20 digits")
+        return rank
 
     def _smoke(self) -> str | None:
         """A command as a shell would read it, so that a missing quote is told before hours of building."""
