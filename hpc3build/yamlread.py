@@ -35,8 +35,11 @@ def read_text(path: Path, limit: int, what: str) -> str:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
-def read_yaml(path: Path) -> Any:
-    """A YAML mapping whose keys know their lines. Raises InputError with file:line."""
+def read_yaml(path: Path, *, may_be_empty: bool = False) -> Any:
+    """A YAML mapping whose keys know their lines, empty where nothing is there and that is allowed.
+
+    Raises InputError with file:line.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.reader import ReaderError
@@ -64,6 +67,8 @@ def read_yaml(path: Path) -> Any:
         raise InputError(
             f"{path}:1: not valid YAML: {str(error).splitlines()[0] if str(error) else error!r}"
         ) from error
+    if data is None and may_be_empty:
+        return {}
     if not isinstance(data, Mapping):
         raise InputError(f"{path}:1: expected a mapping, found {kind(data)}")
     _bound(path, data)

@@ -23,8 +23,7 @@ def read_settings(folder: Path) -> Settings:
     path = folder / SETTINGS_FILE
     if not path.exists():
         return Settings()
-    data = read_yaml(path)
-    return _SettingsReader(path, data).settings()
+    return _SettingsReader(path, read_yaml(path, may_be_empty=True)).settings()
 
 
 def read_labels(section: Section, key: str) -> Mapping[str, str]:

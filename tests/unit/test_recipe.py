@@ -129,6 +129,14 @@ def test_every_key(tmp_path: Path) -> None:
     assert same == of_the_command_line
 
 
+@pytest.mark.parametrize("text", ["", "\n", "# title: x\n", "---\n# nothing yet\n...\n", "null\n"])
+def test_a_file_without_a_setting_sets_nothing(text: str, tmp_path: Path) -> None:
+    """Somebody has commented all of it out."""
+    assert settings(tmp_path, text) == Settings()
+    with pytest.raises(InputError, match=r"hpc3build\.yaml:1: expected a mapping, found nothing"):
+        read_yaml(tmp_path / "hpc3build.yaml")
+
+
 def test_none_and_empty(tmp_path: Path) -> None:
     assert read_settings(tmp_path) == Settings()
     assert settings(tmp_path, "{}") == settings(tmp_path, "title:\nenv:\nlabels: {}\nos_packages:\n") == Settings()
@@ -237,8 +245,6 @@ LAUGHS = "a: &a [x]\nb: &b [" + "*a, " * 99 + "*a]\nc: &c [" + "*b, " * 99 + "*b
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", ":1: expected a mapping, found nothing"),
-        ("# only a remark\n", ":1: expected a mapping, found nothing"),
         ("- a\n", ":1: expected a mapping, found a list"),
         ("x\n", ":1: expected a mapping, found text"),
         ("title: 'open\n", "not valid YAML"),
