@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 
 from hpc3build import bases
 from hpc3build.errors import ImageError
 from hpc3build.evidence.layers import ImageFile
+from hpc3build.jsonread import as_object, get_pairs, get_texts, parsed
 
 #: Where the final image keeps what the builder captured (containerfiles/hpc3build/capture.py).
 ENVIRONMENT = "/opt/hpc3build/environment.json"
+#: Bytes of it that are read; a record broken off would be no record.
+ENVIRONMENT_BYTES = 1 << 20
 
 
 def baked_environment(
@@ -26,13 +28,17 @@ def baked_environment(
     if record is None:
         return {}
     try:
-        document = json.loads(record.data)
-        baked = {str(name): str(value) for name, value in document["set"].items()}
-        for name, entries in {**({"PATH": []} if expected else {}), **document["prepend"]}.items():
-            old = env.get(name) or (bases.PATH if name == "PATH" else "")
-            gone = expected if name == "PATH" else ()
-            rest = [entry for entry in old.split(":") if entry and entry not in entries and entry not in gone]
-            baked[str(name)] = ":".join([*map(str, entries), *rest])
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ImageError(f"{ENVIRONMENT} of the image is not what the build writes") from error
+        document = as_object(parsed(record.data), "the record")
+        if {"set", "prepend"} - set(document):
+            raise ValueError("set and prepend belong there")
+        baked = dict(get_pairs(document, "set", "the record"))
+        prepended = as_object(document["prepend"], "prepend")
+        found = {name: get_texts(prepended, name, "prepend") or () for name in prepended}
+    except (ValueError, ImageError) as error:
+        raise ImageError(f"{ENVIRONMENT} of the image is not what the build writes: {error}") from error
+    for name, entries in {**({"PATH": ()} if expected else {}), **found}.items():
+        old = env.get(name) or (bases.PATH if name == "PATH" else "")
+        gone = expected if name == "PATH" else ()
+        rest = [entry for entry in old.split(":") if entry and entry not in entries and entry not in gone]
+        baked[name] = ":".join([*entries, *rest])
     return dict(sorted(baked.items()))

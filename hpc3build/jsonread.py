@@ -1,10 +1,11 @@
-"""Typed access to parsed JSON: the value, or an ImageError that says where something else stands.
+"""JSON of others, parsed, and typed access to it: the value, or an ImageError that says where something else stands.
 
 Go writes null for an empty list or map and reads it as one, so images with it are about: null is nothing here, too.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +13,14 @@ from typing import Any
 from hpc3build.errors import ImageError
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+def parsed(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for all that is none, also where json raises RecursionError."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def as_object(value: Any, what: str) -> dict[str, Any]:

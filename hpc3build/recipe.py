@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -11,9 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hpc3build.errors import InputError
-from hpc3build.yamlread import Section, read_yaml
 
-SETTINGS_FILE = "hpc3build.yaml"
 ENTRYPOINTS = ("hpc3", "hpc3-exec")
 #: How the final image of an EasyBuild recipe gets its environment (docs/easybuild.md).
 MODULES = ("flat", "lmod")
@@ -145,115 +141,3 @@ class Recipe:
     @property
     def title(self) -> str:
         return self.settings.title or self.folder.name
-
-
-def read_settings(folder: Path) -> Settings:
-    """The hpc3build.yaml beside a recipe; none is no error. Raises InputError with file:line for anything odd."""
-    path = folder / SETTINGS_FILE
-    if not path.exists():
-        return Settings()
-    data = read_yaml(path)
-    return _SettingsReader(path, data).settings()
-
-
-class _SettingsReader(Section):
-    KEYS = (
-        "title",
-        "base",
-        "target",
-        "entrypoint",
-        "os_packages",
-        "env",
-        "user",
-        "labels",
-        "mpi",
-        "docs",
-        "rank",
-        "smoke",
-        "secrets",
-        "caches",
-        "pins",
-        "cuda_compute_capabilities",
-        "host_provided",
-        "easybuild",
-        "spack_mirrors",
-        "spack_keys",
-        "binary_cache",
-        "pin",
-    )
-
-    def settings(self) -> Settings:
-        self.only(self.KEYS)
-        packages = self.section("os_packages")
-        packages.only(("build", "final"))
-        mpi = self.section("mpi")
-        mpi.only(("mode",))
-        pins = self.section("pins")
-        pins.only(("easybuild", "archspec", "clingo", "spack", "spack-packages"))
-        return Settings(
-            title=self.text("title"),
-            base=self.text("base"),
-            target=self.text("target"),
-            entrypoint=self.choice("entrypoint", ENTRYPOINTS),
-            final_packages=packages.packages("final"),
-            build_packages=packages.packages("build"),
-            env=self._env(),
-            user=self._user(),
-            labels=self.labels("labels"),
-            mpi_mode=mpi.text("mode"),
-            docs=self.text("docs", one_line=False),
-            rank=self.integer("rank"),
-            smoke=self._smoke(),
-            secrets=self._matching("secrets", r"[A-Za-z0-9][A-Za-z0-9._-]*", "the id of a secret"),
-            caches=self._matching("caches", r"/[A-Za-z0-9._/-]+", "an absolute path"),
-            pins=self.pairs("pins"),
-            cuda_compute_capabilities=self.text("cuda_compute_capabilities"),
-            host_provided=self.texts("host_provided"),
-            spack_mirrors=self.text("spack_mirrors"),
-            spack_keys=self.text("spack_keys"),
-            binary_cache=self.boolean("binary_cache", True),
-            pin=self.boolean("pin", False),
-            **self._easybuild(),
-        )
-
-    def _easybuild(self) -> dict[str, Any]:
-        """Options of EasyBuild's own; paths are those from the file's folder."""
-        section = self.section("easybuild")
-        paths = ("robot_paths", "include_easyblocks", "sourcepath")
-        section.only((*paths, "hooks", "accept_eula_for", "modules", "keep_compilers"))
-        folder = self.path.resolve().parent
-        hooks = section.text("hooks")
-        return {
-            **{name: tuple(str(folder / text) for text in section.texts(name)) for name in paths},
-            "hooks": str(folder / hooks) if hooks else None,
-            "accept_eula_for": section.texts("accept_eula_for"),
-            "modules": section.choice("modules", MODULES),
-            "keep_compilers": section.boolean("keep_compilers", False) or None,
-        }
-
-    def _matching(self, key: str, pattern: str, what: str) -> tuple[str, ...]:
-        for item in (items := self.texts(key)):
-            if not re.fullmatch(pattern, item):
-                raise InputError(f"{self.where(key)}: {item!r} is not {what}")
-        return items
-
-    def _env(self) -> Mapping[str, str]:
-        for name in (pairs := self.pairs("env")):
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                raise InputError(f"{self.section('env').where(name)}: not the name of an environment variable")
-        return pairs
-
-    def _smoke(self) -> str | None:
-        """A command as a shell would read it, so that a missing quote is told before hours of building."""
-        smoke = self.text("smoke")
-        try:
-            shlex.split(smoke or "")
-        except ValueError as error:
-            raise InputError(f"{self.where('smoke')}: not a command: {error}") from error
-        return smoke
-
-    def _user(self) -> str | None:
-        user = self.text("user")
-        if user is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?", user):
-            raise InputError(f"{self.where('user')}: expected USER or UID, with or without :GROUP")
-        return user

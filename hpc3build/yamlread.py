@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 from hpc3build.errors import InputError
-from hpc3build.pairs import check_pair
 
 #: Real ones are below 20 kB; a parser that keeps lines takes seconds for a megabyte.
 MAX_YAML_BYTES = 128 << 10
@@ -36,8 +35,11 @@ def read_text(path: Path, limit: int, what: str) -> str:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
-def read_yaml(path: Path) -> Any:
-    """A YAML mapping whose keys know their lines. Raises InputError with file:line."""
+def read_yaml(path: Path, *, may_be_empty: bool = False) -> Any:
+    """A YAML mapping whose keys know their lines, empty where nothing is there and that is allowed.
+
+    Raises InputError with file:line.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.reader import ReaderError
@@ -65,6 +67,8 @@ def read_yaml(path: Path) -> Any:
         raise InputError(
             f"{path}:1: not valid YAML: {str(error).splitlines()[0] if str(error) else error!r}"
         ) from error
+    if data is None and may_be_empty:
+        return {}
     if not isinstance(data, Mapping):
         raise InputError(f"{path}:1: expected a mapping, found {kind(data)}")
     _bound(path, data)
@@ -206,16 +210,6 @@ class Section:
         section = self.section(key)
         values = {str(name): section.text(name) for name in section.data}
         return MappingProxyType({name: value for name, value in values.items() if value is not None})
-
-    def labels(self, key: str) -> Mapping[str, str]:
-        """Pairs that may be labels and annotations (rule N2)."""
-        pairs = self.pairs(key)
-        for name, value in pairs.items():
-            try:
-                check_pair(name, value)
-            except InputError as error:
-                raise InputError(f"{self.section(key).where(name)}: {error.message}", hint=error.hint) from error
-        return pairs
 
     def section(self, key: str) -> Section:
         return Section(self.path, self.data.get(key), f"{self.name}:{key}".lstrip(":"), line_of(self.data, key))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from hpc3build.conformance.rule import Check, Image, Remark
-from hpc3build.environment import ENVIRONMENT
+from hpc3build.environment import ENVIRONMENT, ENVIRONMENT_BYTES
 from hpc3build.evidence.layers import SCAN, ImageFiles
 from hpc3build.findings import Outcome
 
@@ -71,7 +71,9 @@ _SHELLS = ("/bin/bash", "/usr/bin/bash")
 
 def wanted(path: str) -> int | None:
     """What is read of a file for the rules: the names of all, login scripts, and the sections of applications."""
-    if is_login_script(path) or path in (ENVIRONMENT, USERS_FILE):
+    if path == ENVIRONMENT:
+        return ENVIRONMENT_BYTES
+    if is_login_script(path) or path == USERS_FILE:
         return 64 << 10
     return SCAN if _APPLICATIONS.fullmatch(path) else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -237,7 +238,7 @@ class _Run:
         )
         done = self.start(user, ["bash", "-c", script], How(entrypoint=False))
         words = done.stdout.split()
-        if not words or not words[-1].lstrip("-").isdigit():
+        if not words or not re.fullmatch(r"-?[0-9]{1,12}", words[-1]):
             remark = Remark("the image's bash has no clock (bash 5 has)", outcome=Outcome.UNKNOWN)
             return rule.fault(remark, self._where(user))
         milliseconds = max(0, int(words[-1])) / 1000

@@ -26,7 +26,7 @@ MPI_NAMES = (
 )  # fmt: skip
 #: How the C library begins to say its version, and all that it says.
 GLIBC = (b"GNU C Library ",)
-GLIBC_BANNER = re.compile(rb"GNU C Library [^\n\0]{0,200}?release version (\d+\.\d+(?:\.\d+)?)")
+GLIBC_BANNER = re.compile(rb"GNU C Library [^\n\0]{0,200}?release version (\d{1,6}\.\d{1,6}(?:\.\d{1,6})?)(?!\d)")
 _OVERLAP = 512
 _LIBRARY = re.compile(r"\.so(?:\.[0-9.]+)?$")
 _LIBC = re.compile(r"/libc(?:\.so\.6|-\d[.\d]*\.so)$")

@@ -158,14 +158,20 @@ def gather(statements: Iterable[Statement], agree: Comparison = same) -> Facts:
 
     Of several facts of one key the better source wins, the first among equals, provided that they agree; equal values
     add up their evidence. Facts that do not agree become a conflict, unless the user decided (source USER).
+    What breaks its key's grammar is no fact: of the user an InputError, of everything else, which somebody else wrote,
+    a note, and the key stays unknown.
     """
     by_key: dict[Key, list[Fact]] = {}
     conflicts: dict[Key, Conflict] = {}
     notes: list[Note] = []
     for statement in statements:
         if isinstance(statement, Fact):
-            statement.key.check(statement.value)
-            by_key.setdefault(statement.key, []).append(statement)
+            try:
+                statement.key.check(statement.value)
+            except InputError as error:
+                notes.append(_refused(statement, error))
+            else:
+                by_key.setdefault(statement.key, []).append(statement)
         elif isinstance(statement, Conflict):
             conflicts.setdefault(statement.key, statement)
         else:
@@ -184,6 +190,19 @@ def gather(statements: Iterable[Statement], agree: Comparison = same) -> Facts:
             continue
         facts[key] = _with_all_evidence(best, found)
     return Facts(MappingProxyType(facts), tuple(conflicts.values()), tuple(notes))
+
+
+def _refused(fact: Fact, error: InputError) -> Note:
+    """What remains of a fact whose value is none of its key's."""
+    message = _shortened(error.message)
+    if fact.source is Source.USER:
+        raise InputError(f"{fact.evidence}: {message}", hint=error.hint) from error
+    return Note(fact.key, f"left out: {message}", _shortened(fact.evidence))
+
+
+def _shortened(text: str) -> str:
+    """What an image or a lock says may be megabytes long."""
+    return text if len(text) <= 400 else f"{text[:300]} … {text[-80:]}"
 
 
 def _with_all_evidence(best: Fact, found: Iterable[Fact]) -> Fact:

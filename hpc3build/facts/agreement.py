@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from hpc3build.errors import Contradiction
-from hpc3build.facts import Conflict, Fact, Facts, Key, Source, cpu, cpu_flags
+from hpc3build.facts import Conflict, Fact, Facts, Key, Note, Source, cpu, cpu_flags
 from hpc3build.facts import vocabulary as voc
 from hpc3build.stack import Stack
 
@@ -82,36 +82,47 @@ def of_packages(plan: Stack | None, found: Stack | None) -> list[str]:
 
 
 def reconcile(plan: Facts, found: Facts, packages: Sequence[str] = ()) -> Facts:
-    """The facts to write: the plan's, refined and completed by what was found.
+    """The facts to write: the plan's, refined and completed by what was found; what the user decided stands.
 
     ``packages`` are the contradictions of single packages. Raises Contradiction naming key, plan and finding for every
     pair that cannot both hold.
     """
+    doubts = {conflict.key: conflict for conflict in found.conflicts if conflict.key in plan}
     contradictions = [*packages]
-    contradictions += [
-        f"{key.name}: planned {plan[key].value} ({plan[key].evidence}), "
-        f"found {found[key].value} ({found[key].evidence})"
-        for key in plan
-        if key in found and plan[key].source is not Source.USER and not agree(key, plan[key].value, found[key].value)
-    ]
+    for key, fact in plan.items():
+        against = _files(doubts[key]) if key in doubts else (found[key],) if key in found else ()
+        if (
+            fact.source is not Source.USER
+            and against
+            and not any(agree(key, fact.value, each.value) for each in against)
+        ):
+            told = "; ".join(f"{each.value} ({each.evidence})" for each in against)
+            contradictions.append(f"{key.name}: planned {fact.value} ({fact.evidence}), found {told}")
     if contradictions:
         raise Contradiction(
             "the image is not what the recipe planned:\n  " + "\n  ".join(contradictions),
             hint="nothing was published; mend the recipe, or the base that brought it in",
         )
-    joined = dict(found.facts)
-    joined.update({key: fact for key, fact in plan.facts.items() if not _refined(key, fact.value, found)})
-    unsettled = {conflict.key: conflict for conflict in (*plan.conflicts, *found.conflicts)}
-    return Facts(_without(joined, unsettled), tuple(unsettled.values()), (*plan.notes, *found.notes))
+    joined = {**found.facts, **{key: fact for key, fact in plan.items() if not _refined(fact, found)}}
+    decided = {key for key in doubts if plan[key].source is Source.USER or _files(doubts[key])}
+    unsettled = {each.key: each for each in (*plan.conflicts, *found.conflicts) if each.key not in decided}
+    notes = [Note(key, doubts[key].message, plan[key].evidence) for key in doubts if key in decided]
+    return Facts(_without(joined, unsettled), tuple(unsettled.values()), (*plan.notes, *found.notes, *notes))
 
 
-def _refined(key: Key, planned: str, found: Facts) -> bool:
+def _files(doubt: Conflict) -> tuple[Fact, ...]:
+    """What the files of an image say where they differ, among themselves or from its records."""
+    return tuple(fact for fact in doubt.values if fact.source is Source.FILES)
+
+
+def _refined(planned: Fact, found: Facts) -> bool:
     """Whether the finding says more than the plan: additional architectures, more digits of a version."""
-    if key not in found:
+    key = planned.key
+    if key not in found or planned.source is Source.USER:
         return False
     if key in _VERSIONS:
-        return len(re.findall(r"\d+", found[key].value)) > len(re.findall(r"\d+", planned))
-    return key is voc.GPU_ARCHITECTURE and found[key].value != planned
+        return len(re.findall(r"\d+", found[key].value)) > len(re.findall(r"\d+", planned.value))
+    return key is voc.GPU_ARCHITECTURE and found[key].value != planned.value
 
 
 def _without(facts: dict[Key, Fact], conflicts: Mapping[Key, Conflict]) -> Mapping[Key, Fact]:

@@ -22,7 +22,7 @@ _PMI = MappingProxyType({"libpmix.so.2": "pmix", "libpmi2.so.0": "2", "libpmi.so
 _PLUGIN = re.compile(r"/(?:openmpi/lib/)?openmpi\d*/mca_(?P<kind>[a-z]+)_(?P<name>\w+)\.so$")
 _CARRIERS = frozenset({"btl", "mtl", "pml", "common"})
 _INTERNAL_PMIX = re.compile(r"(?:ext)?\d+x|pmix\d*x?|ext\d+x?")
-_FABRIC_VERSION = re.compile(r"FABRIC_(\d+)\.(\d+)")
+_FABRIC_VERSION = re.compile(r"FABRIC_(\d{1,6})\.(\d{1,6})")
 
 
 def from_files(evidence: Evidence) -> Iterator[Statement]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from hpc3build.facts import Conflict, Fact, Key, Note, Source, Statement, mpi
@@ -150,20 +150,26 @@ def _arch_sets(stack: Stack, platform: Platform) -> Iterator[tuple[frozenset[str
     for package in stack.counted:
         value = package.variants.get(platform.arch_variant)
         words = value if isinstance(value, tuple) else str(value).split(",") if isinstance(value, str) else ()
-        found = frozenset(architecture(word) for word in words if word not in ("none", "auto"))
+        found = _named(word for word in words if word.strip() not in ("none", "auto"))
         if found and not package.external:
             yield found, f"{package.origin} {platform.arch_variant}={','.join(sorted(words))}"
 
 
 def _capabilities(stack: Stack) -> Iterator[tuple[frozenset[str], str]]:
-    if option := stack.options.get("cuda_compute_capabilities"):
-        yield frozenset(map(architecture, option.split(","))), f"--cuda-compute-capabilities={option}"
+    option = stack.options.get("cuda_compute_capabilities", "")
+    if found := _named(option.split(",")):
+        yield found, f"--cuda-compute-capabilities={option}"
         return
     for root in stack.roots:
-        if root.capabilities:
-            yield frozenset(map(architecture, root.capabilities)), f"{root.origin}: cuda_compute_capabilities"
+        if found := _named(root.capabilities):
+            yield found, f"{root.origin}: cuda_compute_capabilities"
+
+
+def _named(words: Iterable[str]) -> frozenset[str]:
+    return frozenset(architecture(word) for word in words if word.strip())
 
 
 def architecture(text: str) -> str:
     """``80``, ``8.0`` → ``sm_80``, ``9.0a`` → ``sm_90a``; gfx names as they are."""
+    text = text.strip()
     return f"sm_{text.replace('.', '')}" if re.match(r"\d", text) else text

@@ -11,7 +11,7 @@ from hpc3build.evidence.applications import Program
 from hpc3build.evidence.binary import Binary
 from hpc3build.evidence.image import Evidence
 from hpc3build.evidence.loader import Loaded
-from hpc3build.facts import Conflict, Fact, Note, Source, Statement
+from hpc3build.facts import Conflict, Fact, Note, Source, Statement, cuda_drivers
 from hpc3build.facts import vocabulary as voc
 
 #: Libraries of the vendors: their code is for every GPU that they know, and says nothing of the application.
@@ -40,18 +40,6 @@ _CUDA_PACKAGES = re.compile(
     r"|nvidia-cuda-runtime(?:-cu\d+)?"
 )
 _LOCAL = re.compile(r"\+cu(\d{2})(\d)$")
-
-#: The least Linux driver by family of toolkits ("minor version compatibility", NVIDIA's CUDA Compatibility guide).
-FAMILY_DRIVERS = MappingProxyType({11: "450.80.02", 12: "525.60.13", 13: "580.65.06"})
-#: The driver that came with a toolkit, which compiles its PTX (tables of NVIDIA's CUDA release notes). Numbers that no
-#: public table confirmed are left out, so a key is left out with them.
-TOOLKIT_DRIVERS = MappingProxyType(
-    {
-        "10.0": "410.48", "10.1": "418.39", "10.2": "440.33", "11.0": "450.36", "11.1": "455.23", "11.2": "460.27",
-        "11.3": "465.19", "11.4": "470.42", "11.5": "495.29", "11.6": "510.39", "11.7": "515.43", "11.8": "520.61",
-        "12.0": "525.60", "12.1": "530.30", "12.3": "545.23", "12.4": "550.54", "12.5": "555.42", "12.6": "560.28",
-    }
-)  # fmt: skip
 
 
 def wanted(path: str) -> int | None:
@@ -191,15 +179,14 @@ def driver(cuda: Fact, architectures: str | None) -> Iterator[Fact]:
     """The least driver: by the toolkit's family, or by the toolkit itself where all code is PTX.
 
     PTX is compiled by the driver, which must know the toolkit that wrote it. Without known architectures nothing is
-    said: the code may be PTX alone.
+    said: the code may be PTX alone. Nor is a number that is not confirmed.
     """
-    numbers = re.match(r"(\d+)\.(\d+)", cuda.value)
-    if numbers is None or architectures is None:
+    release = re.match(r"\d+\.\d+", cuda.value)
+    if release is None or architectures is None:
         return
-    major, release = int(numbers[1]), f"{numbers[1]}.{numbers[2]}"
     names = [name for name in architectures.split(",") if name.startswith(("sm_", "compute_"))]
     only_ptx = all(name.startswith("compute_") for name in names)
-    least = TOOLKIT_DRIVERS.get(release) if only_ptx or major < 11 else FAMILY_DRIVERS.get(major)
-    if names and least is not None:
-        what = f"PTX alone, of CUDA {release}" if only_ptx else f"machine code, of CUDA {release}"
-        yield Fact(voc.GPU_DRIVER, least, cuda.source, f"table of CUDA drivers: {what}; {cuda.evidence}")
+    row = cuda_drivers.own(cuda.value) if only_ptx else cuda_drivers.least(cuda.value)
+    if names and row is not None and row.confirmed:
+        what = f"{'PTX alone' if only_ptx else 'machine code'}, of CUDA {release[0]}"
+        yield Fact(voc.GPU_DRIVER, row.value, cuda.source, f"table of CUDA drivers: {what}; {cuda.evidence}")

@@ -15,7 +15,7 @@ from hpc3build.stack import Stack
 
 _LIBC = re.compile(r"^(?:/usr)?/lib(?:64)?(?:/[^/]+-linux-gnu[^/]*)?/libc(?:\.so\.6|-\d[.\d]*\.so)$")
 _MUSL = re.compile(r"^(?:/usr)?/lib/(?:ld-musl-[^/]+\.so\.1|libc\.musl-[^/]+\.so\.1)$")
-_NEEDS = re.compile(r"GLIBC_(\d+)\.(\d+)(?:\.(\d+))?")
+_NEEDS = re.compile(r"GLIBC_(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?")
 
 
 def from_stack(stack: Stack) -> Iterator[Statement]:

@@ -87,7 +87,10 @@ R1 to R7 derive the plan, before anything is built. R8 is decided on the image, 
   `libfabric_inject`. Read from the built image, never planned.
 * **R9** *Plan and finding.* Code found is a lower bound for the CPU and contradicts only above the plan. Additional
   architectures refine a list. An MPI library that no root's program needs is no contradiction. Versions compare on the
-  digits that both give. A contradiction stops the build and names the package, the plan and the finding.
+  digits that both give. A contradiction stops the build and names the package, the plan and the finding. Where the
+  image's files differ, among themselves or from its records, the plan stands and the difference is noted while one
+  of them agrees with it; where none does, it is a contradiction. Records alone, or labels, that differ leave the key
+  without a value. What the user decided stands as it is, neither contradicted nor refined.
 * **R10** *Labels.* Ours equal the annotations. Labels of others are the weakest evidence. Because runtimes see the
   label, it is read first, and annotating a key that a label contradicts is refused without `--labels`.
 """

@@ -23,7 +23,8 @@ from hpc3build.frontends.easybuild_sourcepath import Given
 from hpc3build.frontends.easybuild_sources import EASYSTACK, Sources, is_easystack, is_name, sources_of
 from hpc3build.frontends.easybuild_stack import stack_of_closure
 from hpc3build.frontends.easybuild_told import CAPABILITIES, Told
-from hpc3build.recipe import OF_SPACK, Recipe, Settings, read_settings
+from hpc3build.frontends.settings import read_settings
+from hpc3build.recipe import OF_SPACK, Recipe, Settings
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
 

@@ -140,7 +140,7 @@ def compilers(modules: Iterable[Mapping[str, Any]], gcc_of_base: str) -> dict[st
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))
+    return tuple(int(part) for part in re.findall(r"\d{1,9}", version))
 
 
 def optarch(modules: Iterable[Mapping[str, Any]], target: str | None, gcc_of_base: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc3build.facts import cpu_flags, mpi
 from hpc3build.frontends import easybuild_flags
+from hpc3build.jsonread import parsed
 from hpc3build.stack import Dependency, Package, Stack, Toolchain, Variant
 
 if TYPE_CHECKING:
@@ -210,8 +210,8 @@ def _record(files: ImageFiles) -> Mapping[str, Any]:
     """What our build wrote of itself; empty where another has built the image."""
     found = files.get(ROOTS)
     try:
-        record = json.loads(found.data) if found is not None else {}
-    except (ValueError, RecursionError):
+        record = parsed(found.data) if found is not None else {}
+    except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 from hpc3build.errors import InputError, ToolError, ToolMissing
 from hpc3build.frontends import easybuild_cache as cache
 from hpc3build.frontends.easybuild_sources import Sources
+from hpc3build.jsonread import parsed
 from hpc3build.run import Runner
 
 #: Rules and record formats are those of this release; extras [easybuild] of pyproject.toml pins the same.
@@ -73,8 +73,8 @@ def _asked(sources: Sources, python: str, runner: Runner) -> dict[str, Any]:
         argv = [python, str(_SCRIPTS[0]), "--scratch", scratch, *_arguments(sources)]
         done = runner(argv, env={**_CLEAN, "TMPDIR": scratch}, timeout=RESOLVE_SECONDS, check=False)
     try:
-        answer = json.loads(done.stdout)
-    except (json.JSONDecodeError, RecursionError):
+        answer = parsed(done.stdout)
+    except ValueError:
         answer = None
     if isinstance(answer, dict) and "error" in answer:
         where = f"{answer['file']}: " if answer.get("file") else ""

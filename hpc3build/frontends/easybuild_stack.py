@@ -14,17 +14,6 @@ from hpc3build.frontends.easybuild_resolve import PINNED
 from hpc3build.stack import Dependency, Package, Stack, Toolchain, Variant
 
 
-def is_closure(data: Any) -> bool:
-    """Whether ``data`` is a document of the resolver, or of EasyBuild's hooks in plugins/, in its outlines."""
-    needed = {"name", "version", "module", "easyconfig", "deps", "builddeps"}
-    return (
-        isinstance(data, Mapping)
-        and isinstance(data.get("roots"), list)
-        and isinstance(data.get("modules"), list)
-        and all(isinstance(module, Mapping) and needed <= set(module) for module in data["modules"])
-    )
-
-
 def stack_of_closure(
     closure: Mapping[str, Any], *, target: str | None = None, capabilities: str | None = None
 ) -> Stack:

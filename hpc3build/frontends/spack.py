@@ -11,6 +11,7 @@ from hpc3build.facts import cpu
 from hpc3build.frontends import Context
 from hpc3build.frontends import spack_context as contexts
 from hpc3build.frontends.easybuild_sources import is_easystack
+from hpc3build.frontends.settings import read_settings
 from hpc3build.frontends.spack_concretize import concretize
 from hpc3build.frontends.spack_container import SPACK_URL, read_container
 from hpc3build.frontends.spack_context import LOCK, YAML, SpackRecipe
@@ -19,7 +20,7 @@ from hpc3build.frontends.spack_json import MAX_BYTES
 from hpc3build.frontends.spack_lock import read_lock
 from hpc3build.frontends.spack_manifest import ENVIRONMENT, manifest
 from hpc3build.frontends.spack_records import INDEX, read_file
-from hpc3build.recipe import OF_EASYBUILD, Settings, read_settings
+from hpc3build.recipe import OF_EASYBUILD, Settings
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
 from hpc3build.yamlread import Section, read_text, read_yaml

@@ -10,6 +10,7 @@ from typing import Any
 
 from hpc3build import bases
 from hpc3build.errors import InputError
+from hpc3build.frontends.settings import read_labels
 from hpc3build.instructions import instruction_fault, section_fault
 from hpc3build.recipe import Settings
 from hpc3build.yamlread import Section
@@ -88,7 +89,7 @@ def read_container(spack: Section, settings: Settings) -> Container:
         strip=section.boolean("strip", True),
         depfile=section.boolean("depfile", False),
         template=_template(section),
-        labels=MappingProxyType({**section.labels("labels"), **settings.labels}),
+        labels=MappingProxyType({**read_labels(section, "labels"), **settings.labels}),
         extra_build=extra.text("build", one_line=False) or "",
         extra_final=extra.text("final", one_line=False) or "",
         scripts=_scripts(section.section("singularity")),

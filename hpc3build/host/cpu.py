@@ -57,7 +57,7 @@ def _target(machine: str, vendor: str | None, features: tuple[str, ...] | None, 
     flags = set(features or ())
     if "ssse3" in flags:
         flags.add("sse3")
-    power = re.search(r"POWER(\d+)", fields.get("cpu", ""))
+    power = re.search(r"POWER(\d{1,4})(?!\d)", fields.get("cpu", ""))
     generation = int(power.group(1)) if power else 0
     uarch = {"sifive,u74-mc": "u74mc", "spacemit,x60": "x60"}.get(fields.get("uarch", ""), fields.get("uarch", ""))
 

@@ -6,13 +6,13 @@ None is unknown; an empty tuple is "looked, and there is none". ``sources`` maps
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from hpc3build.errors import InputError
+from hpc3build.jsonread import parsed
 
 SCHEMA = 1
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -196,8 +196,8 @@ class Fingerprint:
 def read(text: str, where: str) -> Fingerprint:
     """A fingerprint's JSON text. Raises InputError."""
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        document = parsed(text)
+    except ValueError as error:
         raise InputError(f"{where}: not JSON: {error}", hint="hpc3build fingerprint -o FILE writes one") from error
     return Fingerprint.from_json(document, where)
 

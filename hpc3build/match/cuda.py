@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from hpc3build.facts import cuda_drivers
 from hpc3build.facts import vocabulary as voc
 from hpc3build.findings import Finding
 from hpc3build.host.fingerprint import Driver, Fingerprint, Gpu, numbers
@@ -42,13 +43,13 @@ def _driver(toolkit: str | None, least: str | None, driver: Driver) -> Finding:
     key = voc.GPU_DRIVER if least else voc.CUDA_VERSION
     needs, row = least, None
     if needs is None and toolkit is not None:
-        row = _least(toolkit)
+        row = cuda_drivers.least(toolkit)
         needs = row.value if row else None
     said = f"CUDA {toolkit}" if toolkit else "the image"
     if needs is None:
         return unknown("cuda.driver", key, f"the least driver of {said} is not known here")
     if at_least(driver.nvidia, needs):
-        own = tables.TOOLKIT_DRIVER.get(_minor(toolkit)) if toolkit else None
+        own = cuda_drivers.own(toolkit) if toolkit else None
         older = own is not None and not at_least(driver.nvidia, own.value)
         hint = "by minor-version compatibility: what came new with that toolkit's driver is missing" if older else ""
         return ok("cuda.driver", key, f"{said} needs driver {needs}, this host has {driver.nvidia}", hint)
@@ -58,16 +59,6 @@ def _driver(toolkit: str | None, least: str | None, driver: Driver) -> Finding:
     return fails(
         "cuda.driver", key, message, "a newer driver, or on data-centre GPUs the package cuda-compat in the image"
     )
-
-
-def _minor(toolkit: str) -> tuple[int, int]:
-    major, minor, *_ = (*numbers(toolkit), 0, 0)
-    return major, minor
-
-
-def _least(toolkit: str) -> tables.Row | None:
-    major, minor = _minor(toolkit)
-    return tables.LEAST_DRIVER.get(major) or (tables.TOOLKIT_DRIVER.get((major, minor)) if major < 11 else None)
 
 
 def _code(architectures: str | None, toolkit: str | None, gpu: Gpu, driver: Driver) -> Judgement:
@@ -130,7 +121,7 @@ def _compiled(toolkit: str | None, named: str, driver: Driver) -> Finding:
         if at_least(driver.cuda, toolkit):
             return ok("cuda.ptx", key, f"{told}, which the driver compiles at the first start")
         return fails("cuda.ptx", key, f"{told} of CUDA {toolkit}, and the driver compiles up to {driver.cuda}")
-    row = tables.TOOLKIT_DRIVER.get(_minor(toolkit))
+    row = cuda_drivers.own(toolkit)
     if row is None or driver.nvidia is None:
         return unknown("cuda.ptx", key, f"{told} of CUDA {toolkit}: whether the driver can compile it is not known")
     if at_least(driver.nvidia, row.value):
@@ -142,7 +133,7 @@ def _compiled(toolkit: str | None, named: str, driver: Driver) -> Finding:
 
 
 def _dropped(toolkit: str | None, devices: tuple[Gpu, ...]) -> Finding | None:
-    row = tables.LEAST_CAPABILITY.get(_minor(toolkit)[0]) if toolkit else None
+    row = tables.LEAST_CAPABILITY.get(next(iter(numbers(toolkit)), 0)) if toolkit else None
     if row is None:
         return None
     old = [gpu for gpu in devices if (found := re.fullmatch(r"sm_(\d{2,3})", gpu.architecture or ""))

@@ -10,6 +10,7 @@ from typing import Literal
 from hpc3build.errors import Contradiction, InputError, StoreError, TagMoved
 from hpc3build.facts import Place
 from hpc3build.facts import vocabulary as voc
+from hpc3build.facts.given import refuse_forbidden
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonread import EMPTY
 from hpc3build.oci import Descriptor, Manifest
@@ -92,9 +93,12 @@ def plan(
     not looked for ("ignore").
 
     Raises TagMoved when the image is not ``expect_digest``, Contradiction when a label of an image says otherwise than
-    an annotation (rule R10), InputError where ``target`` does not fit the image, and what reading the store raises.
+    an annotation (rule R10), InputError where ``target`` does not fit the image or a key is never written (N6), and
+    what reading the store raises.
     """
     wish = Wish(annotations, tuple(remove), labels or EMPTY, tuple(remove_labels), env or EMPTY, configure)
+    for each in (wish, *(of_images or {}).values()):
+        refuse_forbidden((*each.annotations, *each.labels))
     old = read(store, reference, expect_digest)
     work = (_Index if old.is_index else _Image)(store, reference, old, wish, target)
     work.of_images = of_images or {}

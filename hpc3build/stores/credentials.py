@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc3build.errors import InputError, ToolError
+from hpc3build.jsonread import parsed
 from hpc3build.run import Runner
 from hpc3build.stores.access import HUB, HUB_API
 
@@ -189,7 +190,7 @@ def _ask(helper: str, server: str, path: Path, runner: Runner, notes: list[str])
             notes.append(f"{source} failed with exit status {done.returncode}")
         return None
     try:
-        answer = json.loads(done.stdout)
+        answer = parsed(done.stdout)
         username, secret = str(answer["Username"]), str(answer["Secret"])
     except (ValueError, KeyError, TypeError):
         notes.append(f"{source} gave no answer of the credential helper protocol")

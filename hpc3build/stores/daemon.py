@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, cast
 from hpc3build.errors import ImageError, StoreError, TagMoved
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonedit import MAX_BYTES
+from hpc3build.jsonread import parsed
 from hpc3build.oci import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest, digest_of
 from hpc3build.reference import Reference
 from hpc3build.stores import Store
@@ -308,7 +309,7 @@ def _target(name: str, link: str) -> str:
 
 def _made_up(image: str, small: dict[str, bytes], sizes: dict[str, int]) -> tuple[Manifest, bytes]:
     try:
-        listed = json.loads(small["manifest.json"])[0]
+        listed = parsed(small["manifest.json"])[0]
         config = ImageConfig.parse(small[listed["Config"]], image)
         names = [
             _target(name, small[name].decode()) if sizes[name] == 0 and name in small else name

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hpc3build import rewrite
 from hpc3build.errors import InputError, TagMoved
+from hpc3build.facts import given
 from hpc3build.facts import vocabulary as voc
 from hpc3build.pairs import check_pair
 from hpc3build.reference import DAEMON, Reference, is_digest, parse
@@ -19,7 +20,7 @@ from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store
 from hpc3build.stores.access import Access
 from hpc3build.workflows.detected import Asked, Detected, detect
-from hpc3build.workflows.given_pairs import parse_pair, unknown_keys
+from hpc3build.workflows.given_pairs import parse_pair
 from hpc3build.workflows.placing import Placing, keeps_annotations, leaves_storage, pack, place
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def annotate(
 
 
 def _told(result: rewrite.Result, wish: Wish) -> rewrite.Result:
-    return replace(result, warnings=(*result.warnings, *unknown_keys(wish.pairs)))
+    return replace(result, warnings=(*result.warnings, *given.unknown_keys(wish.pairs)))
 
 
 def _annotate(

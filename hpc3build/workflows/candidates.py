@@ -7,7 +7,6 @@ what a descriptor without a seal told: it holds the discriminating keys, and oth
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from hpc3build.errors import InputError, StoreError
 from hpc3build.facts import vocabulary as voc
 from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.imageconfig import ImageConfig, declared
-from hpc3build.jsonread import EMPTY
+from hpc3build.jsonread import EMPTY, parsed
 from hpc3build.match import DISCRIMINATING
 from hpc3build.match.cpu import MACHINES
 from hpc3build.match.seal import sealed_size
@@ -203,8 +202,8 @@ def records(path: str) -> Iterator[Candidate]:
 
 def _record(line: bytes, where: str, number: int) -> Candidate:
     try:
-        fields: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        fields: Any = parsed(line)
+    except ValueError as error:
         raise InputError(f"{where}:{number}: not JSON: {str(error)[:120]}", hint="one image record a line") from error
     if not isinstance(fields, dict):
         raise InputError(f"{where}:{number}: no image record, which is a JSON object", hint="docs/match.md shows one")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from hpc3build.environment import ENVIRONMENT
+from hpc3build.environment import ENVIRONMENT, ENVIRONMENT_BYTES
 from hpc3build.errors import InputError
 from hpc3build.evidence import applications, loader, packages, profile
 from hpc3build.evidence.binary import Binary, read_binary
@@ -19,12 +18,14 @@ from hpc3build.evidence.image import Evidence
 from hpc3build.evidence.layers import SCAN, ImageFiles, Layer, Wanted, read_layers
 from hpc3build.facts import Fact, Facts, Note, Source, Statement, cpu, document, gather, subjects
 from hpc3build.facts import vocabulary as voc
-from hpc3build.frontends import easybuild_stack, frontends, spack_records
+from hpc3build.frontends import easybuild_checked, easybuild_stack, frontends, spack_records
 from hpc3build.frontends.easybuild_sources import is_name
+from hpc3build.frontends.settings import read_settings
 from hpc3build.frontends.spack_json import MAX_BYTES
 from hpc3build.imageconfig import ImageConfig
+from hpc3build.jsonread import parsed
 from hpc3build.oci import Manifest
-from hpc3build.recipe import Recipe, Settings, read_settings, refuse_options
+from hpc3build.recipe import Recipe, Settings, refuse_options
 from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
@@ -122,12 +123,13 @@ def _facts_of_json(path: Path) -> Facts | None:
     if path.suffix not in (".json", ".closure") or not path.is_file():
         return None
     try:
-        data = json.loads(read_text(path, MAX_BYTES, "JSON"))
-    except (ValueError, RecursionError):
+        data = parsed(read_text(path, MAX_BYTES, "JSON"))
+    except ValueError:
         return None
     if document.is_document(data):
         return document.read(data, str(path))
-    if easybuild_stack.is_closure(data):
+    if easybuild_checked.is_closure(data):
+        easybuild_checked.check_closure(data, str(path))
         return subjects.of_stack(easybuild_stack.stack_of_closure(data), folder=path.resolve().parent.name)
     return None
 
@@ -229,7 +231,7 @@ def _documentation(docs: str, folder: Path) -> bytes:
 def wanted(path: str) -> int | None:
     """Bytes to read of a file in an image: the most that anyone asks for."""
     if path == ENVIRONMENT:
-        return 1 << 20
+        return ENVIRONMENT_BYTES
     return max((count for reader in _readers() if (count := reader(path)) is not None), default=None)
 
 

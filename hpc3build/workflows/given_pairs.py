@@ -1,81 +1,25 @@
-"""Pairs that a person types (``-a KEY=VALUE``): what is nearly ours is a typing error, and told."""
+"""``-a KEY=VALUE`` of the command line."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from hpc3build.errors import InputError
-from hpc3build.facts import vocabulary as voc
-from hpc3build.pairs import check_pair
-
-_OWN = tuple(name for name in voc.BY_NAME if name.startswith(voc.PREFIXES))
+from hpc3build.facts import given
 
 
 def parse_pairs(texts: Iterable[str]) -> dict[str, str]:
-    """The pairs of several ``-a``, which people type: a CPU target must be one that archspec knows.
-
-    Raises InputError, also for two values of one key.
-    """
+    """The pairs of several ``-a``, which people type. Raises InputError, also for two values of one key."""
     pairs: dict[str, str] = {}
-    for key, value in map(parse_pair, texts):
+    for key, value in (parse_pair(text, given.typed) for text in texts):
         if pairs.setdefault(key, value) != value:
             raise InputError(f"-a {key}: given twice, as {pairs[key]!r} and {value!r}")
-        if voc.BY_NAME.get(key) is voc.CPU_VERSION:
-            _check_target(key, value)
     return pairs
 
 
-def parse_pair(text: str) -> tuple[str, str]:
+def parse_pair(text: str, check: Callable[[str, str], str] = given.checked) -> tuple[str, str]:
     """``KEY=VALUE``, checked against the vocabulary where the key is of it. Raises InputError."""
     key, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"-a {text}: expected KEY=VALUE")
-    check_key(key)
-    if (known := voc.BY_NAME.get(key)) is not None and known.name == key:
-        known.check(value)
-        value = known.normal(value)
-    else:
-        check_pair(key, value)
-    return key, value
-
-
-def check_key(key: str) -> None:
-    """Raise InputError for keys that are never written (rule N6)."""
-    if key.startswith(voc.FORBIDDEN_PREFIXES):
-        raise InputError(f"{key}: privileged runtimes act on this key, so hpc3build never writes it")
-    if key in voc.BY_NAME:
-        return
-    # Of keys that are not ours a near one is a typing error only where it is nearly one of ours.
-    near = difflib.get_close_matches(key.lower(), _OWN, n=1, cutoff=0.93)
-    if near or key.lower() in voc.BY_NAME:
-        meant = key.lower() if key.lower() in voc.BY_NAME else near[0]
-        raise InputError(f"{key} is not a key of the vocabulary", hint=f"did you mean {meant}?")
-
-
-def unknown_keys(pairs: Iterable[str]) -> Iterator[str]:
-    """What to tell of keys that begin as ours do and are none: a later vocabulary may have them (rule N1)."""
-    for key in pairs:
-        if key.startswith(voc.PREFIXES) and key not in voc.BY_NAME:
-            near = _nearest(key)
-            told = f"; did you mean {near}?" if near else ""
-            yield f"{key} is no key of the vocabulary: it is written, and nothing of hpc3build's reads it{told}"
-
-
-def _nearest(key: str) -> str:
-    """The keys that ``key`` is the beginning of, or some words of, else the one that is spelt most alike."""
-    prefix = next(one for one in voc.PREFIXES if key.startswith(one))  # which all have in common
-    said = key.removeprefix(prefix).lower()
-    names = {name.removeprefix(prefix): known.name for name, known in voc.BY_NAME.items() if name.startswith(prefix)}
-    longer = [name for name in names if name.startswith(said) or f".{said}." in f".{name}."]
-    near = longer or difflib.get_close_matches(said, names, n=1)
-    return " or ".join(list(dict.fromkeys(names[name] for name in near))[:3])
-
-
-def _check_target(key: str, value: str) -> None:
-    from hpc3build.facts import cpu
-
-    try:
-        cpu.known(value)
-    except InputError as error:
-        raise InputError(f"-a {key}: {error.message}", hint=error.hint) from error
+    return key, check(key, value)

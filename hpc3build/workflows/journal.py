@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from hpc3build.errors import InputError
+from hpc3build.jsonread import parsed
 from hpc3build.rewrite import Result
 from hpc3build.workflows.annotate import Wish
 
@@ -117,8 +118,8 @@ class Journal:
 
     def _take(self, number: int, line: bytes, head: Mapping[str, Any]) -> None:
         try:
-            said = json.loads(line)
-        except (ValueError, RecursionError):
+            said = parsed(line)
+        except ValueError:
             said = None
         if not isinstance(said, dict):
             raise self._strange(number)

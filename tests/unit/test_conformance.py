@@ -195,6 +195,15 @@ def test_one_wrong_answer_breaks_one_rule(tmp_path: Path, rule: str, argv: Any, 
     assert all(finding.hint for finding in findings if finding.outcome is Outcome.FAILS)
 
 
+@pytest.mark.parametrize("said", ["9" * 5000, "\u00b2", "--5", "", "fast"])
+def test_a_clock_that_tells_no_time_is_none(tmp_path: Path, said: str) -> None:
+    def does(argv: Sequence[str], how: How) -> Completed | None:
+        return Completed((), 0, f"{said}\n", "") if "EPOCHREALTIME" in " ".join(argv) else None
+
+    told = [finding for finding in live(Container(does), tmp_path) if finding.rule == "fast"]
+    assert told and all("no clock" in finding.message for finding in told)
+
+
 def test_output_that_was_lost_once_is_asked_for_again(tmp_path: Path) -> None:
     lost: list[str] = []
 

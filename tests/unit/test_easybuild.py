@@ -188,7 +188,7 @@ def test_what_easybuild_refuses_is_bad_input_with_its_file() -> None:
 @pytest.mark.parametrize(
     ("stdout", "code"),
     [("", 0), ("", 1), ("garbage", 0), ("[]", 0), ("3", 0), ("null", 0), ("{}", 0), ('{"modules": []}', 0),
-     ("WARNING\n{}", 0), (json.dumps(closure(module("A"))), 1), ("[" * 100_000, 0)],
+     ("WARNING\n{}", 0), (json.dumps(closure(module("A"))), 1), ("[" * 100_000, 0), ("9" * 5000, 0)],
 )  # fmt: skip
 def test_any_other_answer_is_a_failed_tool_with_its_last_lines(stdout: str, code: int) -> None:
     stderr = "".join(f"line {number}\n" for number in range(100))
@@ -272,6 +272,11 @@ def test_optarch_names_all_families_since_the_others_would_be_native() -> None:
         "GCC": {"compiler": "gcc", "version": "13.2.0"},
         "Intel": {"compiler": "oneapi", "version": "2024.2.0"},
     }
+
+
+def test_a_version_without_end_is_one() -> None:
+    modules = [module("A"), module("GCC", "9" * 5000), module("GCCcore", "13.2.0")]
+    assert compilers(modules, "")["GCC"]["version"] == "13.2.0"
 
 
 def test_optarch_of_what_cannot_be_built() -> None:

@@ -18,7 +18,8 @@ from hpc3build.frontends import easybuild, easybuild_files
 from hpc3build.frontends.easybuild import EasyBuildRecipe
 from hpc3build.frontends.easybuild_sourcepath import Given, find, listed
 from hpc3build.frontends.easybuild_sources import Sources, sources_of
-from hpc3build.recipe import Settings, read_settings
+from hpc3build.frontends.settings import read_settings
+from hpc3build.recipe import Settings
 from tests.unit.test_easybuild import GCC, closure, module
 
 DATA = b"source"

@@ -10,6 +10,7 @@ import pytest
 
 from hpc3build import bases
 from hpc3build.environment import ENVIRONMENT, baked_environment
+from hpc3build.errors import ImageError
 from hpc3build.evidence.layers import ImageFile
 from hpc3build.recipe import Settings
 from hpc3build.run import run
@@ -36,6 +37,31 @@ def test_of_what_was_expected_on_the_path_stays_what_is_there(found: dict[str, l
     before = {"PATH": f"/opt/a/bin:/opt/b/bin:{bases.PATH}"}
     after = baked_environment({ENVIRONMENT: record}, before, ("/opt/a/bin", "/opt/b/bin"))
     assert after == {"PATH": path}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"[" * 30_000,
+        b'{"set": ' * 30_000,
+        b'{"prepend": {}}',
+        b'{"set": {}}',
+        b'{"prepend": {}, "set": {"A": 1}}',
+        b'{"prepend": {}, "set": {"A": [["b"]]}}',
+        b'{"prepend": {"PATH": "/bin"}, "set": {}}',
+        b'{"prepend": {"PATH": [1]}, "set": {}}',
+        b'{"prepend": [], "set": {}}',
+        b'{"prepend": {}, "set": ' + b"9" * 5000 + b"}",
+    ],
+    ids=lambda data: repr(data[:40]),
+)
+def test_a_record_that_no_build_of_ours_wrote(data: bytes) -> None:
+    record = ImageFile(ENVIRONMENT, "file", 0o644, 0, 0, len(data), "", data, "sha256:0")
+    with pytest.raises(ImageError, match=r"environment\.json of the image is not what the build writes") as told:
+        baked_environment({ENVIRONMENT: record}, {})
+    assert len(told.value.message) < 300
 
 
 def test_without_a_record_nothing_is_known() -> None:

@@ -202,6 +202,35 @@ def test_a_value_outside_its_grammar_never_becomes_a_fact() -> None:
         gather([fact("GPU", "nvidia", Source.USER)])
 
 
+def test_a_value_of_the_user_is_refused_with_where_it_came_from() -> None:
+    with pytest.raises(InputError, match=r"hpc3build\.yaml or an option: .*mpi\.portability\.mode") as refused:
+        gather([fact("MPI_MODE", "nonsense", Source.USER, "hpc3build.yaml or an option")])
+    assert "best first" in refused.value.hint
+
+
+@pytest.mark.parametrize("source", [Source.LABEL, Source.FILES, Source.STACK])
+def test_a_value_of_others_that_breaks_its_grammar_leaves_the_key_unknown(source: Source) -> None:
+    long = "9" * 5000
+    found = gather(
+        [
+            fact("OS_VERSION", long, source, f"/etc/os-release: VERSION_ID={long}"),
+            fact("GPU_ARCHITECTURE", "weird", source, "a.eb: cuda_compute_capabilities"),
+            fact("OS_VENDOR", "debian", source, "/etc/os-release: ID=debian"),
+        ]
+    )
+    assert found.annotations() == {voc.OS_VENDOR.name: "debian"} and not found.conflicts
+    assert [note.key for note in found.notes] == [voc.OS_VERSION, voc.GPU_ARCHITECTURE]
+    version, architecture = found.notes
+    assert version.evidence.startswith("/etc/os-release: VERSION_ID=999") and len(version.message) < 1000
+    assert len(version.evidence) < 500 and "4096" in version.message
+    assert "'weird' is not a value of this key" in architecture.message and architecture.evidence.startswith("a.eb")
+
+
+def test_a_better_source_that_breaks_its_grammar_leaves_the_word_to_the_next() -> None:
+    found = gather([fact("GLIBC", "2.36", Source.FILES), fact("GLIBC", "two", Source.STACK)])
+    assert found.value(voc.GLIBC) == "2.36" and len(found.notes) == 1
+
+
 def test_facts_are_a_mapping_and_their_annotations_are_sorted() -> None:
     found = gather(
         [fact("TITLE", "x", Source.USER), fact("GPU", "none", Source.USER), fact("MPI", "none", Source.USER)]

@@ -140,6 +140,50 @@ def test_a_conflict_of_either_side_leaves_its_key_without_a_value(in_plan: bool)
     assert joined.notes == clash.notes
 
 
+def clash(key: Key, *values: tuple[str, Source]) -> Facts:
+    told = tuple(Fact(key, value, source, f"{source.name} {value}") for value, source in values)
+    return Facts(conflicts=(Conflict(key, told, "these do not agree"),))
+
+
+FILES, STACK, LABEL = Source.FILES, Source.STACK, Source.LABEL
+
+
+def test_the_user_decides_what_the_findings_leave_in_doubt() -> None:
+    doubt = clash(voc.MPI_VERSION, ("4.1.4", FILES), ("4.1.5", FILES))
+    joined = reconcile(facts(Source.USER, MPI_VERSION="5.0"), doubt)
+    assert joined.value(voc.MPI_VERSION) == "5.0" and not joined.conflicts
+    assert [(note.key, note.message) for note in joined.notes] == [(voc.MPI_VERSION, "these do not agree")]
+
+
+def test_what_the_user_decided_is_not_refined() -> None:
+    said = facts(Source.USER, CUDA_VERSION="12.4", GPU_ARCHITECTURE="sm_80")
+    joined = reconcile(said, found(CUDA_VERSION="12.4.1", GPU_ARCHITECTURE="sm_80,sm_90"))
+    assert joined.annotations() == said.annotations()
+
+
+def test_files_that_differ_leave_a_plan_that_one_of_them_bears_out() -> None:
+    joined = reconcile(plan(MPI_VERSION="4.1.5"), clash(voc.MPI_VERSION, ("4.1.4", FILES), ("4.1", FILES)))
+    assert joined.value(voc.MPI_VERSION) == "4.1.5" and not joined.conflicts and len(joined.notes) == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [("4.1.4", FILES), ("5.0.3", FILES)],  # each says otherwise
+        [("4.1.5", STACK), ("5.0.3", FILES)],  # the record says what was planned, the program has another
+    ],
+)
+def test_files_of_which_none_bears_out_the_plan_contradict_it(values: list[tuple[str, Source]]) -> None:
+    with pytest.raises(Contradiction, match=r"planned 4\.1\.5 .*, found .*5\.0\.3 \(FILES 5\.0\.3\)"):
+        reconcile(plan(MPI_VERSION="4.1.5"), clash(voc.MPI_VERSION, *values))
+
+
+@pytest.mark.parametrize("other", [STACK, LABEL])
+def test_records_and_labels_that_differ_leave_the_key_without_a_value(other: Source) -> None:
+    joined = reconcile(plan(CUDA_VERSION="12.4.0"), clash(voc.CUDA_VERSION, ("12.4.0", STACK), ("12.4.1", other)))
+    assert voc.CUDA_VERSION not in joined and len(joined.conflicts) == 1
+
+
 def test_labels_are_the_weakest_evidence_and_aliases_are_read() -> None:
     labels = {
         "org.supercontainers.glibc.version": "2.36",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from hpc3build.errors import InputError
 from hpc3build.facts import document
 from hpc3build.facts.subjects import of_stack
-from hpc3build.frontends.easybuild_stack import is_closure, stack_of_closure
+from hpc3build.frontends.easybuild_checked import is_closure
+from hpc3build.frontends.easybuild_stack import stack_of_closure
 from hpc3build.recipe import Settings
 from hpc3build.report import facts_json
 from hpc3build.run import run
@@ -85,3 +87,73 @@ def test_what_was_built_wins_over_what_was_asked() -> None:
     packages = {package.name: package for package in stack_of_closure(made, target="zen3").packages}
     assert (packages["A"].target, packages["A"].unmapped_flags) == (None, "-march=native")
     assert packages["B"].target == "zen3", "nothing is known of how it was built"
+
+
+def facts_of_closure(path: Path, document: Any) -> dict[str, str]:
+    path.write_text(json.dumps(document))
+    return facts_of(str(path), Settings(), run)[1].annotations()
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"deps": [1]}, "modules[0].deps[0]: expected a mapping, found a number"),
+        ({"builddeps": {}}, "modules[0].builddeps: expected a list, found a mapping"),
+        ({"deps": [{"name": "B"}]}, "modules[0].deps[0].version: expected text, found nothing"),
+        ({"deps": [{"name": ["B"], "version": "1"}]}, "modules[0].deps[0].name: expected text, found a list"),
+        ({"name": 1}, "modules[0].name: expected text"),
+        ({"easyconfig": None}, "modules[0].easyconfig: expected text"),
+        ({"toolchain": "GCC"}, "modules[0].toolchain: expected a mapping"),
+        ({"toolchainopts": ["usempi"]}, "modules[0].toolchainopts: expected a mapping"),
+        ({"mpi_module": [["a"]]}, "modules[0].mpi_module[0]: expected text"),
+        ({"cuda_compute_capabilities": [8.0]}, "modules[0].cuda_compute_capabilities[0]: expected text"),
+        ({"built": "gcc"}, "modules[0].built: expected a mapping"),
+        ({"told": {"optarch": "GCC:a;GCC:b"}}, "modules[0].told.optarch: 'GCC:a;GCC:b' names a compiler twice"),
+    ],
+)
+def test_a_closure_that_is_none_is_refused_with_the_place(change: dict[str, Any], place: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        facts_of_closure(tmp_path / "x.json", closure({**module("A"), **change}))
+    assert f"{tmp_path}/x.json: {place}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "place"),
+    [
+        ("roots", [["a"]], "x.json: roots[0]: expected text, found a list"),
+        ("easybuild_version", 5, "x.json: easybuild_version: expected text"),
+        ("easybuild_options", ["a"], "x.json: easybuild_options: expected a mapping"),
+    ],
+)
+def test_so_are_wrong_roots_and_options(key: str, value: Any, place: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        facts_of_closure(tmp_path / "x.json", {**closure(module("A")), key: value})
+    assert place in caught.value.message
+
+
+def spoilt(value: Any, chance: random.Random) -> Any:
+    """``value`` with something in it replaced, sometimes."""
+    if chance.random() < 0.04:
+        return chance.choice([None, True, 0, 8.5, "", "x", ";:", "\x1b\n\ud800", [], [1], ["a"], [[]], {}, {"a": []}])
+    if isinstance(value, dict):
+        return {key: spoilt(inner, chance) for key, inner in value.items()}
+    return [spoilt(inner, chance) for inner in value] if isinstance(value, list) else value
+
+
+def test_any_spoilt_closure_is_read_or_refused(tmp_path: Path) -> None:
+    whole = recorded(CUDA)
+    whole = {**whole, "modules": whole["modules"][-8:]}
+    extra = {
+        "built": {"CC": "icx", "CFLAGS": "-O2"},
+        "told": {"optarch": "GCC:-O2", "cuda_compute_capabilities": "8.0"},
+    }
+    whole["modules"][-1] |= extra
+    whole["easybuild_options"] = {"cuda_compute_capabilities": ["8.0"]}
+    refused = 0
+    for seed in range(600):
+        try:
+            facts_of_closure(tmp_path / "x.json", spoilt(whole, random.Random(seed)))
+        except InputError as error:
+            assert error.message.startswith(str(tmp_path)) and "\n" not in error.message, error.message
+            refused += 1
+    assert 60 < refused < 600

@@ -13,7 +13,20 @@ from hpc3build.evidence.elf import Elf
 from hpc3build.evidence.image import Evidence
 from hpc3build.evidence.layers import ImageFile, ImageFiles
 from hpc3build.evidence.packages import Installed
-from hpc3build.facts import Fact, Facts, Key, Source, Statement, declared, fabric_found, gather, gpu_found, mpi_found
+from hpc3build.facts import (
+    Fact,
+    Facts,
+    Key,
+    Note,
+    Source,
+    Statement,
+    declared,
+    fabric_found,
+    gather,
+    gpu_found,
+    libc,
+    mpi_found,
+)
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import agree
 from hpc3build.facts.subjects import of_image
@@ -119,6 +132,19 @@ def test_libfabric_is_injected_where_it_is_loaded_and_can_be_exchanged() -> None
     assert values(fabric_found.from_files(evidence)) == {voc.FRAMEWORK: "libfabric", voc.LIBFABRIC_ABI: "1.10"}
 
 
+def test_versions_of_symbols_without_end_are_none() -> None:
+    long = "9" * 5000
+    fabric = binary(version_definitions=(f"FABRIC_{long}.0", f"FABRIC_1.{long}", "FABRIC_1.6"))
+    needs = {"libc.so.6": (f"GLIBC_{long}.1", f"GLIBC_2.{long}", "GLIBC_2.34")}
+    app = binary("libmpi.so.12", version_needs=needs)
+    evidence = image(app, **libmpi("MPICH Version", "libfabric.so.1"), **{"libfabric.so.1": fabric})
+    assert values(fabric_found.from_files(evidence))[voc.LIBFABRIC_ABI] == "1.6"
+    libc_so = binary(marks=("2.36",))
+    evidence = image(app, **{"libc.so.6": libc_so}, **libmpi("MPICH Version"))
+    (note,) = [found for found in libc.from_files(evidence) if isinstance(found, Note)]
+    assert "need glibc 2.34" in note.message
+
+
 def test_an_mpi_with_layers_unread_is_never_denied() -> None:
     assert values(mpi_found.from_files(image(binary(), complete=False))) == {}
     assert values(mpi_found.from_files(image(binary())))[voc.MPI] == "none"
@@ -149,7 +175,8 @@ def test_architectures_are_what_all_objects_have_and_vendors_say_nothing() -> No
 @pytest.mark.parametrize(
     ("cuda", "architectures", "least"),
     [("12.4", "sm_80", "525.60.13"), ("12.4.1", "compute_90,sm_80", "525.60.13"), ("11.8", "sm_80", "450.80.02"),
-     ("13.0", "sm_90", "580.65.06"), ("12.4", "compute_80", "550.54"), ("12.9", "compute_80", None),
+     ("13.0", "sm_90", "580"), ("12.4", "compute_80", "550.54.14"), ("12.9", "compute_80", "575.51.03"),
+     ("13.2", "compute_80", "595.45.04"), ("13.3", "compute_80", None), ("13.3", "compute_80,sm_80", "580"),
      ("10.2", "sm_70", "440.33"),
      ("12.4", None, None), ("14.0", "sm_90", None), ("12.4", "gfx90a", None), ("12", "sm_80", None)],
 )  # fmt: skip

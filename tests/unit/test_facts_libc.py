@@ -72,6 +72,7 @@ def test_glibc_by_its_own_banner(path: str) -> None:
     [(b"GNU C Library (GNU libc) stable release version 2.28.\n", "2.28"),
      (b"GNU C Library (Ubuntu GLIBC 2.35-0ubuntu3.8) stable release version 2.35.\n", "2.35"),
      (b"GNU C Library (GNU libc) release release version 2.26, by Roland\n", "2.26"),
+     (b"GNU C Library stable release version " + b"1" * 5000 + b".1\nGNU C Library release version 2.31.\n", "2.31"),
      (b"GNU C Library stable release version 2.3.4, by Roland McGrath et al.\n", "2.3.4")],
 )  # fmt: skip
 def test_banners_of_distributions(banner: bytes, version: str) -> None:

@@ -10,7 +10,8 @@ from hpc3build.evidence.image import Evidence
 from hpc3build.evidence.layers import ImageFile, ImageFiles
 from hpc3build.facts import Statement, system
 from hpc3build.facts import vocabulary as voc
-from tests.stacks import values
+from hpc3build.facts.subjects import of_image, of_stack
+from tests.stacks import eb, pkg, root, values
 
 DEBIAN = b'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_ID="12"\nID=debian\n'
 
@@ -65,3 +66,16 @@ def test_only_os_release_is_read() -> None:
     assert system.wanted("/etc/os-release")
     assert system.wanted("/usr/lib/os-release")
     assert system.wanted("/etc/passwd") is None
+
+
+def test_a_value_that_no_label_can_hold_leaves_the_rest_of_the_image() -> None:
+    files = image(etc=b"ID=debian\nVERSION_ID=" + b"9" * 5000 + b"\n")
+    found = of_image(Evidence(files=files), None, {})
+    assert found.annotations() == {voc.OS_VENDOR.name: "debian"}
+    assert [note.key for note in found.notes if note.evidence.startswith("/etc/os-release")] == [voc.OS_VERSION]
+
+
+def test_a_capability_that_is_none_leaves_the_rest_of_the_stack() -> None:
+    found = of_stack(eb(root("A@1", "run:CUDA", capabilities=("weird",)), pkg("CUDA@12.4.0")))
+    assert (found.value(voc.GPU), found.value(voc.GPU_ARCHITECTURE)) == ("cuda", None)
+    assert any(note.key is voc.GPU_ARCHITECTURE and "test: A@1" in note.evidence for note in found.notes)

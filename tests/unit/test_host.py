@@ -353,3 +353,9 @@ def test_nfd_features(tmp_path: Path) -> None:
 def test_this_host_with_commands() -> None:
     found = interpret(collect(Path("/"), os.environ, machine=os.uname().machine, user="nobody", runner=run))
     assert found.kernel.version == os.uname().release
+
+
+def test_a_generation_without_end_is_none() -> None:
+    text = (DATA / "power9.probe").read_text().replace("POWER9", "POWER" + "9" * 5000)
+    found = interpret(Probe.parse(text, "x.probe"))
+    assert (found.cpu.architecture, found.cpu.target) == ("ppc64le", "ppc64le")

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from hpc3build.conformance.files import wanted as conformance_wanted
 from hpc3build.containerfile import CMD, ENTRYPOINTS
+from hpc3build.environment import ENVIRONMENT
 from hpc3build.errors import TagMoved
 from hpc3build.findings import Outcome
 from hpc3build.imageconfig import ImageConfig
@@ -18,6 +20,7 @@ from hpc3build.reference import parse
 from hpc3build.run import run
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
+from hpc3build.workflows.describe import wanted as described_wanted
 from hpc3build.workflows.mend import Mended, mend
 from tests.images import File, Layer, make_layout
 from tests.unit.test_cli import called, document
@@ -129,6 +132,15 @@ def test_the_recorded_environment_is_baked(tmp_path: Path) -> None:
     files = {**FILES, "opt/hpc3build/environment.json": json.dumps(record).encode()}
     done = mended(tmp_path, files, Env=["PATH=/usr/bin:/bin"])
     assert dict(now(tmp_path)[1].env) == {"PATH": PATH, "APP": "1"} and failing(done) == set()
+
+
+def test_a_large_environment_is_read_whole_by_whoever_reads_it(tmp_path: Path) -> None:
+    entries = [f"/opt/app{number}/bin" for number in range(6000)]
+    record = {"prepend": {"PATH": entries}, "set": {}}
+    files = {**FILES, "opt/hpc3build/environment.json": json.dumps(record).encode()}
+    mended(tmp_path, files, Env=["PATH=/usr/bin:/bin"])
+    assert now(tmp_path)[1].env["PATH"] == ":".join([*entries, "/usr/bin", "/bin"])
+    assert conformance_wanted(ENVIRONMENT) == described_wanted(ENVIRONMENT)
 
 
 def test_credentials_need_a_rebuild(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hpc3build.errors import InputError
-from hpc3build.recipe import Recipe, Settings, read_settings
+from hpc3build.frontends.settings import read_settings
+from hpc3build.recipe import Recipe, Settings
 from hpc3build.yamlread import kind, line_of, read_text, read_yaml
 
 EVERY_KEY = """\
@@ -128,6 +129,14 @@ def test_every_key(tmp_path: Path) -> None:
     assert same == of_the_command_line
 
 
+@pytest.mark.parametrize("text", ["", "\n", "# title: x\n", "---\n# nothing yet\n...\n", "null\n"])
+def test_a_file_without_a_setting_sets_nothing(text: str, tmp_path: Path) -> None:
+    """Somebody has commented all of it out."""
+    assert settings(tmp_path, text) == Settings()
+    with pytest.raises(InputError, match=r"hpc3build\.yaml:1: expected a mapping, found nothing"):
+        read_yaml(tmp_path / "hpc3build.yaml")
+
+
 def test_none_and_empty(tmp_path: Path) -> None:
     assert read_settings(tmp_path) == Settings()
     assert settings(tmp_path, "{}") == settings(tmp_path, "title:\nenv:\nlabels: {}\nos_packages:\n") == Settings()
@@ -186,7 +195,17 @@ WRONG = [
     ('labels: {a: "b\\nc"}', "labels:a", "one line"),
     ('labels: {a: "\\ud800"}', "labels:a", ""),
     ("labels: {a: " + "x" * 4096 + "}", "labels:a", "4096"),
+    ("labels: {com.hooks.cxi.enabled: 'true'}", "labels:com.hooks.cxi.enabled", "leave it out"),
+    ("labels: {run.oci.handler: x}", "labels:run.oci.handler", "never writes it"),
+    ("labels: {cdi.k8s.io/gpu: x}", "labels:cdi.k8s.io/gpu", "never writes it"),
+    ("labels: {org.supercontainers.gpus: none}", "labels:org.supercontainers.gpus", "did you mean org.supercontainers"),
+    ("labels: {org.supercontainers.gpu: nvidia}", "labels:org.supercontainers.gpu", "expected LIST of cuda"),
+    ("labels: {io.archspec.cpu.target: zen99}", "labels:io.archspec.cpu.target", "did you mean"),
     ("mpi: mpi_replace", "mpi", "a mapping"),
+    ("mpi: {mode: nonsense}", "mpi:mode", "expected LIST, best first, of mpi_replace"),
+    ("mpi: {mode: 'mpi_replace, mpi_system'}", "mpi:mode", "'mpi_replace, mpi_system' is not a value"),
+    ("title: " + "x" * 4096, "title", "4096"),
+    ("rank: " + "9" * 4000, "rank", "at most 20 digits"),
     ("rank: first", "rank", "whole number"),
     ("rank: true", "rank", "whole number"),
     ("rank: 1.5", "rank", "whole number"),
@@ -210,14 +229,22 @@ def test_wrong_values(text: str, key: str, told: str, tmp_path: Path) -> None:
     assert told in error.message + error.hint
 
 
+def test_lists_among_labels_are_sorted_each_item_once(tmp_path: Path) -> None:
+    text = "labels:\n  org.supercontainers.gpu: rocm,cuda,cuda\n  org.example.list: b,a,a\n"
+    found = settings(tmp_path, text + "  org.supercontainers.mpi.portability.mode: ucx_inject,mpi_replace\n").labels
+    assert found == {
+        "org.supercontainers.gpu": "cuda,rocm",
+        "org.example.list": "b,a,a",
+        "org.supercontainers.mpi.portability.mode": "ucx_inject,mpi_replace",
+    }
+
+
 LAUGHS = "a: &a [x]\nb: &b [" + "*a, " * 99 + "*a]\nc: &c [" + "*b, " * 99 + "*b]\nd: [" + "*c, " * 99 + "*c]\n"
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", ":1: expected a mapping, found nothing"),
-        ("# only a remark\n", ":1: expected a mapping, found nothing"),
         ("- a\n", ":1: expected a mapping, found a list"),
         ("x\n", ":1: expected a mapping, found text"),
         ("title: 'open\n", "not valid YAML"),

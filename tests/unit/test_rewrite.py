@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hpc3build import oci
-from hpc3build.errors import Contradiction, StoreError, TagMoved
+from hpc3build.errors import Contradiction, InputError, StoreError, TagMoved
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.oci import digest_of
 from hpc3build.reference import Reference, parse
-from hpc3build.rewrite import Rewrite, apply, plan
+from hpc3build.rewrite import Rewrite, Wish, apply, plan
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
 from tests.images import make_index, make_layout
@@ -44,6 +45,19 @@ def test_annotations_alone(tmp_path: Path, tail: str) -> None:
         store.blob_path(new.digest),
         tmp_path / "index.json",
     }
+
+
+@pytest.mark.parametrize("key", ["com.hooks.cxi.enabled", "run.oci.handler", "io.kubernetes.cri-o.x"])
+@pytest.mark.parametrize("where", ["annotations", "labels", "of_images"])
+def test_keys_that_runtimes_act_on_are_never_planned(key: str, where: str, tmp_path: Path) -> None:
+    """Rule N6, whoever asks; taking such a key away is allowed."""
+    old = make_layout(tmp_path, LAYERS, annotations={key: "true"}, labels={key: "true"})
+    store, reference = at(tmp_path)
+    wish: Any = {old.digest: Wish({key: "x"})} if where == "of_images" else {key: "x"}
+    with pytest.raises(InputError, match=f"{key}: privileged runtimes"):
+        plan(store, reference, **{"annotations": {}, where: wish})
+    gone = plan(store, reference, annotations={}, remove=[key], remove_labels=[key])
+    assert key not in gone.new.annotations and key not in gone.configs[-1][1].labels
 
 
 def test_twice_is_no_write(tmp_path: Path) -> None:

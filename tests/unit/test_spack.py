@@ -151,6 +151,21 @@ def test_a_value_of_another_kind_names_file_line_and_key(write: Write, text: str
 HOSTILE = ['a"b', "a'b", "a$HOME b", "a`id`b", "a\\", "a; rm -rf /", "$(id)", "{{ 7*7 }}", "a && b", "#c", "FROM x"]
 
 
+@pytest.mark.parametrize("key", ["com.hooks.cxi.enabled", "run.oci.handler", "org.systemd.property.MemoryMax"])
+def test_labels_that_runtimes_act_on_are_refused_with_their_line(write: Write, key: str) -> None:
+    """Rule N6: every key of the section works, but what would make a privileged runtime act is never written."""
+    error = refused(write(container(f'labels:\n  org.example.app: "1"\n  {key}: "true"')))
+    assert error.message.startswith(f"{write('')}:6: spack:container:labels:{key}: ")
+    assert error.hint.startswith("leave it out")
+
+
+def test_labels_of_the_vocabulary_are_written_as_it_writes_them(write: Write) -> None:
+    made = load(write(container("labels: {org.supercontainers.gpu: 'rocm,cuda,cuda'}")))
+    assert dict(made.settings.labels) == dict(made.container.labels) == {"org.supercontainers.gpu": "cuda,rocm"}
+    told = refused(write(container("labels:\n  org.supercontainers.gpu: nvidia")))
+    assert ":5: spack:container:labels:org.supercontainers.gpu: " in told.message
+
+
 @pytest.mark.parametrize("value", HOSTILE)
 def test_hostile_labels_and_specs_stay_in_their_place(write: Write, value: str) -> None:
     document = {"spack": {"specs": [value], "container": {"images": {"os": "debian:12"}, "labels": {"x.y": value}}}}

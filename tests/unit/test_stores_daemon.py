@@ -197,3 +197,15 @@ def test_layers_that_come_in_part_are_asked_for_again(docker: FakeDocker, monkey
                 with pytest.raises(StoreError, match="connection reset"):
                     read_blob(store, layer.digest)
         assert len(read_blob(store, layer.digest)) == layer.size
+
+
+@pytest.mark.parametrize("listed", [b"", b"[" * 100_000, b"[{}]", b"9" * 5000])
+def test_what_save_cannot_have_written(docker: FakeDocker, listed: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        info = tarfile.TarInfo("manifest.json")
+        info.size = len(listed)
+        tar.addfile(info, io.BytesIO(listed))
+    monkeypatch.setattr(docker, "get_image", lambda *_, **__: iter([stream.getvalue()]))
+    with DaemonStore(parse(NAME), docker) as store, pytest.raises(ImageError, match="no archive of docker's"):
+        store.manifest()

@@ -179,6 +179,12 @@ def test_helpers_that_do_not_help(tmp_path: Path) -> None:
         assert ".." not in "".join(name for name, _ in helpers.asked)
 
 
+def test_a_helper_whose_answer_has_no_end(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json", {}, credsStore="deep")
+    found = find("a.io", "x", lambda *_, **__: Completed((), 0, "[" * 100_000, ""), {"REGISTRY_AUTH_FILE": str(file)})
+    assert found.credentials is None and "no answer" in "".join(found.notes)
+
+
 def test_a_real_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "docker-credential-real"
     script.write_text('#!/bin/sh\nread server\nprintf \'{"Username":"%s","Secret":"s3cret"}\' "$server"\n')
