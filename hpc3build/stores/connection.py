@@ -339,13 +339,28 @@ def _proxy(scheme: str, host: str) -> SplitResult | None:
     from urllib.request import getproxies_environment, proxy_bypass
 
     proxies = getproxies_environment()
-    text = proxies.get(scheme) or proxies.get("all")
-    if not text or proxy_bypass(host):
+    name = next((name for name in (scheme, "all") if proxies.get(name)), None)
+    if name is None or proxy_bypass(host):
         return None
-    proxy = urlsplit(text if "://" in text else f"http://{text}")
-    if proxy.scheme != "http" or not proxy.hostname:
-        raise InputError(f"the proxy {redacted(text)} cannot be used", hint="http://HOST:PORT")
+    text = proxies[name]
+    proxy = _proxy_url(text if "://" in text else f"http://{text}")
+    if proxy is None:  # its value may hold a password, and where in it nobody knows
+        raise InputError(
+            f"{name}_proxy of the environment is not the URL of a proxy that can be used",
+            hint="http://[USER:PASSWORD@]HOST:PORT; in a password write %2F for /, %40 for @, %3A for :",
+        )
     return proxy
+
+
+def _proxy_url(text: str) -> SplitResult | None:
+    """An http:// URL of a host and nothing more; None for anything else."""
+    try:
+        proxy = urlsplit(text)
+        usable = proxy.scheme == "http" and proxy.hostname and proxy.port != 0
+    except ValueError:
+        return None
+    more = proxy.path.strip("/") or proxy.query or proxy.fragment
+    return proxy if usable and not more and _URL.fullmatch(text) else None
 
 
 def _proxy_login(proxy: SplitResult) -> dict[str, str]:
