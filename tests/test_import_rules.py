@@ -27,7 +27,7 @@ ONLY = {
 LAYERS = (
     [
         *("__init__", "errors", "findings", "stack", "jsonedit", "jsonread", "yamlread"),
-        *("oci", "imageconfig", "pairs", "reference", "sonames"),
+        *("oci", "imageconfig", "pairs", "reference", "sonames", "urls"),
     ],
     ["recipe", "resources", "run", "bases", "instructions"],
     ["evidence", "host"],

@@ -25,13 +25,13 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from hpc3build.errors import InputError, StoreError
 from hpc3build.stores import certificates
 from hpc3build.stores.access import Access, Limits, is_loopback
+from hpc3build.urls import redacted
 
 Origin = tuple[str, str, int]
 Content = bytes | BinaryIO | None
 MAX_ANSWER = 1 << 20  # of answers that are no manifest and no blob
 _BLOCK = 1 << 18
 _URL = re.compile(r"[!-~]+")
-_HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:\d*)?")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -291,17 +291,6 @@ def origin(url: str) -> Origin:
     if parts.scheme not in ("http", "https") or not parts.hostname or not _URL.fullmatch(url):
         raise StoreError(f"{redacted(url)!r} is not a URL that can be asked")
     return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
-
-
-def redacted(url: str) -> str:
-    """A URL that may be shown: without query, fragment, user and password, which can be secrets."""
-    head = url.partition("#")[0].partition("?")[0]
-    place, _, path = head.partition("://")
-    host, slash, rest = path.partition("/")
-    host = host.rpartition("@")[2]
-    if not _HOST.fullmatch(host):  # a password without its @, say
-        host = "…"
-    return f"{place}://{host}{slash}{rest}"[:300] if path else head[:300]
 
 
 def told(error: BaseException) -> str:
