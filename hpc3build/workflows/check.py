@@ -19,7 +19,7 @@ from hpc3build.evidence.layers import read_layers
 from hpc3build.evidence.sections import read_section_names
 from hpc3build.findings import Finding, Outcome
 from hpc3build.oci import Manifest
-from hpc3build.reference import DAEMON, DOCKER, Reference, parse
+from hpc3build.reference import DAEMON, DOCKER, STORAGE, Reference, parse
 from hpc3build.run import Runner, clean_up
 from hpc3build.stores import Store, named, open_store
 from hpc3build.stores.access import Access, is_loopback
@@ -108,14 +108,14 @@ def _runnable(reference: Reference, manifest: Manifest, place: str, runner: Runn
             finally:
                 Docker(runner).remove(name)
         return
-    local = parse(f"containers-storage:{name}")
+    local = parse(f"{STORAGE}:{name}")
     try:  # around the copy, too: one that is interrupted may be done
-        if reference.transport == DAEMON:
-            with open_store(reference, runner) as store, open_store(local, runner) as there:
-                rewrite.transfer(store, there, rewrite.Rewrite(source, None, manifest), local)
-        else:
+        if reference.transport == DOCKER:
             with skopeo_access(source, access) as options:
                 runner(["skopeo", "copy", "--quiet", *options, str(source), str(local)])
+        else:  # skopeo takes an image of a layout or an archive by its tag alone
+            with open_store(reference, runner) as store, open_store(local, runner) as there:
+                rewrite.transfer(store, there, rewrite.Rewrite(source, None, manifest), local)
         yield name
     finally:
         clean_up(runner, ["buildah", "rmi", name])
