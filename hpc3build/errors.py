@@ -69,9 +69,13 @@ class ImageError(Hpc3BuildError):
 
 
 class StoreError(Hpc3BuildError):
-    """A place where images lie refuses, or lacks, what is asked for."""
+    """A place where images lie refuses, or lacks, what is asked for.
+
+    ``status`` is that of a registry's answer to it, 0 where there was none; other stores have none.
+    """
 
     exit_code = 4
+    status: int | None = None
 
 
 class TagMoved(Hpc3BuildError):

@@ -24,7 +24,7 @@ from hpc3build.match.seal import sealed_size
 from hpc3build.oci import IMAGE_CONFIGS, INDEXES, Descriptor, Manifest
 from hpc3build.reference import Reference, parse
 from hpc3build.run import Runner
-from hpc3build.stores import Store, named, open_store, read_blob
+from hpc3build.stores import Store, is_absence, named, open_store, read_blob
 from hpc3build.stores.access import Access
 from hpc3build.stores.referrers import Referrers
 from hpc3build.workflows.names import fitting, listing, tag_pattern
@@ -130,20 +130,30 @@ def _index(
         known = Candidate(str(reference), child.digest, platform, child.annotations, size, read=size is not None)
         enough = not reading.whole and (known.read or says_enough(child))
         if child.media_type in INDEXES:
-            if depth:
-                inner = store.manifest(child.digest)
+            if not depth:
+                continue
+            if (inner := _listed(store, child)) is None:
+                yield known
+            else:
                 yield from _index(store, reference, inner, reading, budget, depth - 1)
         elif enough or not _may_fit(platform, reading.host) or budget[0] <= 0:
             yield known
         else:
             budget[0] -= 1
-            try:
-                manifest = store.manifest(child.digest)
-            except StoreError:  # an index may list what is not there
+            if (manifest := _listed(store, child)) is None:
                 yield known
-                continue
-            if (found := _image(store, reference, manifest, child.annotations, platform)) is not None:
+            elif (found := _image(store, reference, manifest, child.annotations, platform)) is not None:
                 yield found
+
+
+def _listed(store: Store, child: Descriptor) -> Manifest | None:
+    """What an index lists, None where it is not there. Raises what reading raises: a refusal is no absence."""
+    try:
+        return store.manifest(child.digest)
+    except StoreError as error:
+        if is_absence(error):
+            return None
+        raise
 
 
 def says_enough(descriptor: Descriptor) -> bool:
