@@ -15,6 +15,7 @@ from hpc3build.errors import BadReference
 DOCKER, OCI, ARCHIVE = "docker", "oci", "oci-archive"
 STORAGE, DAEMON = "containers-storage", "docker-daemon"
 _TRANSPORTS = (OCI, ARCHIVE, STORAGE, DAEMON)
+_PREFIXES = (f"{DOCKER}://", *(f"{transport}:" for transport in _TRANSPORTS))
 
 FORMS = (
     "docker://HOST[:PORT]/NAME[:TAG][@DIGEST] (the prefix may be left out), oci:DIR[:TAG], oci-archive:FILE[:TAG], "
@@ -110,6 +111,11 @@ def parse(text: str) -> Reference:
     if colon and "-" in transport and "/" not in transport and (advice := _meant(text)):  # no image's name by chance
         raise _bad(text, f"there is no transport {transport}:", f"{advice} docker://{text} is a registry's")
     return _named(text, DOCKER, text.removeprefix("docker://"))
+
+
+def has_transport(text: str) -> bool:
+    """Whether ``text`` begins as a reference that names its transport."""
+    return text.startswith(_PREFIXES)
 
 
 def is_digest(text: str) -> bool:

@@ -22,7 +22,7 @@ from hpc3build.match import DISCRIMINATING
 from hpc3build.match.cpu import MACHINES
 from hpc3build.match.seal import sealed_size
 from hpc3build.oci import IMAGE_CONFIGS, INDEXES, Descriptor, Manifest
-from hpc3build.reference import Reference, parse
+from hpc3build.reference import Reference, has_transport, parse
 from hpc3build.run import Runner
 from hpc3build.stores import Store, is_absence, named, open_store, read_blob
 from hpc3build.stores.access import Access
@@ -99,7 +99,7 @@ def whole(candidate: Candidate, reading: Reading) -> Candidate | None:
 
 def is_records(text: str) -> bool:
     """Whether ``text`` names a file of image records, ``-`` standard input."""
-    return text == "-" or (not text.startswith(("docker://", "oci")) and os.path.isfile(text))  # noqa: PTH113 (False for names that no system takes)
+    return text == "-" or (not has_transport(text) and os.path.isfile(text))  # noqa: PTH113 (False for names that no system takes)
 
 
 def _tags(repository: str, pattern: str, reading: Reading) -> Iterator[Candidate]:

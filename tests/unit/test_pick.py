@@ -18,7 +18,7 @@ from hpc3build.rewrite import ARTIFACT_TYPE
 from hpc3build.run import run
 from hpc3build.stores.layout import Layout
 from hpc3build.workflows.annotate import Wish, annotate
-from hpc3build.workflows.candidates import ATTACHED, Reading
+from hpc3build.workflows.candidates import ATTACHED, Reading, is_records
 from hpc3build.workflows.fingerprint import recorded
 from hpc3build.workflows.match import Choice, choose
 from tests.fake_http import Fault, cut, status
@@ -303,6 +303,20 @@ def test_bad_records(text: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text(text)
     with pytest.raises(InputError, match=told):
         choose((str(tmp_path / "bad.jsonl"),), Reading(run, host=host("zen2-slurm")))
+
+
+@pytest.mark.parametrize("name", ["oci-records.jsonl", "oci", "docker-records", "containers-storage"])
+def test_a_file_of_records_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(write_records(tmp_path, [PLAIN])).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert order(choose((name,), Reading(run, host=host("zen2-slurm")))) == [0]
+
+
+@pytest.mark.parametrize("text", ["oci:images.jsonl", "oci-archive:images.jsonl", "docker-daemon:images.jsonl:1"])
+def test_a_reference_is_no_file_of_records(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(write_records(tmp_path, [PLAIN])).rename(tmp_path / text)
+    monkeypatch.chdir(tmp_path)
+    assert not is_records(text)
 
 
 def test_a_hundred_thousand_records(tmp_path: Path) -> None:
