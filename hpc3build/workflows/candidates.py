@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -200,6 +201,8 @@ def _attached(store: Store, digest: str) -> Mapping[str, str]:
 def records(path: str) -> Iterator[Candidate]:
     """JSON lines of image records (docs/match.md). Raises InputError with the line."""
     where = "standard input" if path == "-" else path
+    if path == "-" and sys.stdin is None:  # its number may be another file's by now
+        raise InputError("standard input is closed", hint="one image record a line")
     try:
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as stream:
             for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), b""), start=1):
