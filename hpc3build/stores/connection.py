@@ -166,7 +166,7 @@ class Connections:
             made.connect()
         except BaseException as error:
             made.close()
-            if isinstance(error, (OSError, http.client.HTTPException)):
+            if isinstance(error, (OSError, http.client.HTTPException, UnicodeError)):  # the last of names that are none
                 raise _no_connection(error, place, proxy) from error
             raise
         return link
@@ -297,6 +297,8 @@ def told(error: BaseException) -> str:
     """A failure of the network in words."""
     if isinstance(error, TimeoutError):
         return "no answer in time" if str(error) in ("", "timed out", "The read operation timed out") else str(error)
+    if isinstance(error, UnicodeError):
+        return "it is no name of a host"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {getattr(error, 'verify_message', '') or error.reason or error}"
     if isinstance(error, http.client.RemoteDisconnected):

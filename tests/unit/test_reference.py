@@ -53,6 +53,11 @@ def test_forms(text: str, expected: Reference, full: str | None) -> None:
         assert str(reference) == full
 
 
+def test_a_host_of_the_longest_labels() -> None:
+    host = f"{'a' * 63}.{'b' * 61}-c"
+    assert parse(f"docker://{host}:5000/x").registry == f"{host}:5000"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -91,6 +96,7 @@ def test_forms(text: str, expected: Reference, full: str | None) -> None:
         ("docker:///x", "empty"),
         ("quay.io:port/x", "HOST"),
         ("-quay.io/x", "option"),
+        ("docker://" + "a" * 64 + ".example/x", "HOST"),
         ("containers-storage:[vfs@/r", "no end"),
         ("containers-storage:", "empty"),
         ("a__b___c", "name"),

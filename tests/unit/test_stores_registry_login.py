@@ -361,3 +361,15 @@ def test_a_proxy_that_is_none_is_refused_without_its_password(monkeypatch: pytes
             store.manifest()
         told = "".join(traceback.format_exception(caught.value))  # as --debug shows it
     assert "hunter2" not in told and "bob" not in told, told
+
+
+def test_hosts_whose_names_are_none(monkeypatch: pytest.MonkeyPatch, fake: FakeRegistry) -> None:
+    """A label of more than 63 characters, of a proxy and of a server that blobs are redirected to."""
+    name = f"{'a' * 64}.example"
+    fake.redirect_blobs = f"http://{name}"
+    with opened(fake) as store, pytest.raises(StoreError, match=f"{name}:80 is not reached: it is no name of a host"):
+        read_blob(store, store.manifest().config.digest)
+    monkeypatch.setenv("https_proxy", f"http://{name}:1")
+    told = f"by the proxy {name} is not reached: it is no name of a host"
+    with Registry(parse("registry.example.org/a/b:1"), Access()) as store, pytest.raises(StoreError, match=told):
+        store.manifest()
