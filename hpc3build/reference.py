@@ -62,6 +62,22 @@ class Reference:
         return self.transport in (OCI, ARCHIVE)
 
     @property
+    def host(self) -> str:
+        """The registry without port and brackets."""
+        return self._place[0]
+
+    @property
+    def port(self) -> int | None:
+        """The registry's port, None where it names none."""
+        return self._place[1]
+
+    @property
+    def _place(self) -> tuple[str, int | None]:
+        host, colon, port = self.registry.rpartition(":")
+        named = bool(colon) and not port.endswith("]")
+        return (host if named else self.registry).strip("[]"), int(port) if named else None
+
+    @property
     def repository(self) -> str:
         """Registry and name, without tag and digest."""
         return f"{self.registry}/{self.name}" if self.registry else self.name

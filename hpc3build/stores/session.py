@@ -28,12 +28,9 @@ class Session:
         self._runner = runner
         self._token = token
         self._host = HUB_API if reference.registry == HUB else reference.registry
+        self._place = (reference.host.lower(), reference.port or 443)
         plain = client.access.plain_http or self._place in _plain
         self._speak("http" if plain else "https")
-
-    @property
-    def _place(self) -> tuple[str, int]:
-        return origin(f"https://{self._host}")[1:]
 
     def _speak(self, scheme: str) -> None:
         self.base = f"{scheme}://{self._host}"
