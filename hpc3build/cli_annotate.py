@@ -222,15 +222,13 @@ def _lease(options: argparse.Namespace) -> float:
 
 def _listed(options: argparse.Namespace) -> tuple[str, ...]:
     from hpc3build.workflows.batch import read_list
-    from hpc3build.yamlread import read_text
 
     if options.batch is None:
         return ()
-    if options.batch != "-":
-        return read_list(read_text(Path(options.batch), 64 << 20, "references, one a line"), options.batch)
-    if options.password_stdin:
+    if options.batch == "-" and options.password_stdin:
         raise InputError("--batch - and --password-stdin both read standard input", hint="give the list as a file")
-    return read_list(sys.stdin.read(), "standard input")
+    where = "standard input" if options.batch == "-" else options.batch
+    return read_list(shared.text_of(options.batch, 64 << 20, "references, one a line"), where)
 
 
 class _Printer:

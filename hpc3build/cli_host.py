@@ -263,7 +263,7 @@ def run_run(options: argparse.Namespace) -> int:
         return 1
     if best.match.verdict.value != "RUN" and not options.quiet:
         print(f"hpc3build: {report.plain(why)}", file=sys.stderr)
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     access = how.access or shared.access(options)
     place = Place(how.runner, shared.run_folders())
     plan = workflow.plan(best, options.argv, how.host, access, place, engine=options.engine, terminal=terminal)

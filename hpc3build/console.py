@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from hpc3build.errors import Hpc3BuildError, InputError
+from hpc3build.urls import without_logins
 
 Command = Callable[[argparse.Namespace], int]
 _EVERYWHERE = re.compile(r"-[qv]+|--quiet|--verbose|--debug")
@@ -102,10 +103,11 @@ def tell(error: Hpc3BuildError) -> int:
 
 
 def visible(text: str) -> str:
-    """Messages quote what people and images gave: no control character of it reaches the terminal.
+    """Messages quote what people and images gave: no control character of it reaches the terminal, nor a
+    URL's password.
 
     Of line breaks only those stay that our own lists put in front of their indented lines.
     """
-    text = re.sub(r"\n(?!  )", "\ufffd", text.expandtabs())
+    text = re.sub(r"\n(?!  )", "\ufffd", without_logins(text).expandtabs())
     kept = "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
     return kept.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8")

@@ -15,6 +15,7 @@ from hpc3build.errors import InputError
 from hpc3build.frontends import Context
 from hpc3build.recipe import Recipe
 from hpc3build.reference import parse
+from hpc3build.urls import with_password
 
 #: HPC3's own line (seeds), and the one that keeps quoting and exit codes.
 ENTRYPOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -122,8 +123,10 @@ def build_context(
     mounted = files["hpc3build/site.sh"] + files["hpc3build/finish.sh"]
     variables["digest"] = hashlib.sha256(mounted).hexdigest()[:12]
     files |= {f"sources/{name}": data for name, data in context.sources.items()}
+    text = templates.render(context.template, variables, form, context.own)
+    _check_secrets({**files, FORMATS[form]: text.encode()})
     return BuildContext(
-        templates.render(context.template, variables, form, context.own),
+        text,
         final_image,
         MappingProxyType(dict(sorted(files.items()))),
         form,
@@ -133,6 +136,19 @@ def build_context(
         MappingProxyType({f"sources/{name}": path for name, path in sorted(context.large.items())}),
         () if "PATH" in settings.env else tuple(own),
     )
+
+
+def _check_secrets(files: Mapping[str, bytes]) -> None:
+    """Refuse URLs with passwords where an image would keep them: in its history, configuration and recipes."""
+    for name, data in files.items():
+        if name not in FORMATS.values() and not name.endswith((".yaml", ".json", ".lock", ".eb")):
+            continue  # programs and patches may well speak of such URLs
+        if (url := with_password(data.decode("utf-8", "replace"))) is not None:
+            raise InputError(
+                f"{name} of the build context would hold the password of {url}, and so would the image",
+                hint="secrets of hpc3build.yaml reach a build without staying in it; mirrors with logins are for "
+                "--spack-mirrors FILE",
+            )
 
 
 # What a template reads and not every frontend has.

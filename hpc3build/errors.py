@@ -15,16 +15,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from hpc3build.urls import without_logins
+
 
 class Hpc3BuildError(Exception):
-    """Base of all errors that are shown to people; ``hint`` says what to do next."""
+    """Base of all errors that are shown to people; ``hint`` says what to do next.
+
+    Names and passwords of URLs, which messages quote, are left out.
+    """
 
     exit_code: ClassVar[int] = 3
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = without_logins(message)
+        self.hint = without_logins(hint)
+        super().__init__(self.message)
 
 
 class InputError(Hpc3BuildError):
@@ -64,9 +69,13 @@ class ImageError(Hpc3BuildError):
 
 
 class StoreError(Hpc3BuildError):
-    """A place where images lie refuses, or lacks, what is asked for."""
+    """A place where images lie refuses, or lacks, what is asked for.
+
+    ``status`` is that of a registry's answer to it, 0 where there was none; other stores have none.
+    """
 
     exit_code = 4
+    status: int | None = None
 
 
 class TagMoved(Hpc3BuildError):

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hpc3build.errors import InputError
 
@@ -151,13 +151,20 @@ def _cache(options: argparse.Namespace) -> Path | None:
     return None if getattr(options, "no_cache", False) else cache_folder()
 
 
+def stdin() -> TextIO:
+    """Standard input, as text. Raises InputError where it is closed."""
+    if sys.stdin is None:
+        raise InputError("standard input is closed", hint="give what is to be read, or </dev/null")
+    return sys.stdin
+
+
 def text_of(path: str, limit: int, what: str) -> str:
     """The text of a file that a person gave, ``-`` for standard input. Raises InputError."""
     from hpc3build.yamlread import read_text
 
     if path != "-":
         return read_text(Path(path), limit, what)
-    content = sys.stdin.buffer.read(limit + 1)
+    content = stdin().buffer.read(limit + 1)
     if len(content) > limit:
         raise InputError(f"standard input: larger than {limit >> 10} KiB", hint=f"expected {what}")
     try:
@@ -318,7 +325,7 @@ def access(options: argparse.Namespace) -> Any:
         raise InputError(f"--ca-file {options.ca_file}: no such file")
     return Access(
         username=options.username,
-        password=sys.stdin.readline().rstrip("\r\n") if options.password_stdin else None,
+        password=stdin().readline().rstrip("\r\n") if options.password_stdin else None,
         plain_http=options.plain_http,
         tls_verify=options.tls_verify == "true",
         ca_file=Path(options.ca_file) if options.ca_file else None,

@@ -15,6 +15,7 @@ from hpc3build.errors import BadReference
 DOCKER, OCI, ARCHIVE = "docker", "oci", "oci-archive"
 STORAGE, DAEMON = "containers-storage", "docker-daemon"
 _TRANSPORTS = (OCI, ARCHIVE, STORAGE, DAEMON)
+_PREFIXES = (f"{DOCKER}://", *(f"{transport}:" for transport in _TRANSPORTS))
 
 FORMS = (
     "docker://HOST[:PORT]/NAME[:TAG][@DIGEST] (the prefix may be left out), oci:DIR[:TAG], oci-archive:FILE[:TAG], "
@@ -36,7 +37,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 # A layout's tags are its own; skopeo writes whole names there (oci:DIR:quay.io/x/y:1).
 _LAYOUT_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,254}")
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
-_LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123: 63 at most, or no name server is asked
 _REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?")
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -62,6 +63,22 @@ class Reference:
     def is_path(self) -> bool:
         """Whether ``name`` is a path."""
         return self.transport in (OCI, ARCHIVE)
+
+    @property
+    def host(self) -> str:
+        """The registry without port and brackets."""
+        return self._place[0]
+
+    @property
+    def port(self) -> int | None:
+        """The registry's port, None where it names none."""
+        return self._place[1]
+
+    @property
+    def _place(self) -> tuple[str, int | None]:
+        host, colon, port = self.registry.rpartition(":")
+        named = bool(colon) and not port.endswith("]")
+        return (host if named else self.registry).strip("[]"), int(port) if named else None
 
     @property
     def repository(self) -> str:
@@ -118,6 +135,11 @@ def parse(text: str) -> Reference:
     if found.registry == "docker.io" and ":" not in text and text.endswith(_FILES) and "docker.io/" not in text:
         raise _bad(text, "it looks like a file", f"is it there? docker://{text} is an image of Docker Hub")
     return found
+
+
+def has_transport(text: str) -> bool:
+    """Whether ``text`` begins as a reference that names its transport."""
+    return text.startswith(_PREFIXES)
 
 
 def is_digest(text: str) -> bool:

@@ -68,15 +68,18 @@ def run(
 ) -> Completed:
     """Run ``argv`` without a shell and return what it printed.
 
-    ``stream`` shows both its streams on our stderr as they come (stdout of ours is for results) and keeps them.
+    ``stream`` shows both its streams on our stderr as they come (stdout of ours is for results) and keeps them; such a
+    command reads nothing.
     ``apart`` is a session of its own: what is sent to all processes of our group does not reach it.
     ``timeout`` is in seconds. Raises ToolMissing when there is no such command, and ToolError when it fails and
     ``check`` is set, or when it runs out of time.
     """
     argv = tuple(argv)
+    if stream and input is not None:
+        raise ValueError("what is streamed takes no input")  # it would have to be written and read at once
     try:
         if stream:
-            return _checked(_streamed(argv, cwd, env, input, timeout, apart), check)
+            return _checked(_streamed(argv, cwd, env, timeout, apart), check)
         done = subprocess.run(
             argv,
             cwd=cwd,
@@ -138,18 +141,13 @@ def missing(command: str) -> ToolMissing:
 
 
 def _streamed(
-    argv: tuple[str, ...],
-    cwd: Path | None,
-    env: Mapping[str, str] | None,
-    input: str | None,
-    timeout: float | None,
-    apart: bool,
+    argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str] | None, timeout: float | None, apart: bool
 ) -> Completed:
     with subprocess.Popen(
         argv,
         cwd=cwd,
         env=None if env is None else dict(env),
-        stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
@@ -169,9 +167,6 @@ def _streamed(
         alarm.start()
         lines: list[str] = []
         try:
-            if input is not None and process.stdin is not None:
-                process.stdin.write(input)
-                process.stdin.close()
             for line in process.stdout or ():
                 sys.stderr.write(line)
                 sys.stderr.flush()

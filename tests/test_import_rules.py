@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ ONLY = {
 LAYERS = (
     [
         *("__init__", "errors", "findings", "stack", "jsonedit", "jsonread", "yamlread"),
-        *("oci", "imageconfig", "interrupts", "pairs", "reference", "sonames"),
+        *("oci", "imageconfig", "interrupts", "pairs", "reference", "sonames", "urls"),
     ],
     ["recipe", "resources", "run", "bases", "instructions"],
     ["evidence", "host"],
@@ -156,6 +157,40 @@ def test_processes_start_in_run_alone(module: str) -> None:
         and node.attr.startswith(("system", "popen", "exec", "spawn", "posix_spawn", "fork", "create_subprocess"))
     }
     assert starts == set()
+
+
+#: What reads the environment, and what the date.
+ENVIRONMENT = {
+    "environ",
+    "environb",
+    "getenv",
+    "expanduser",
+    "expandvars",
+    "home",
+    "getproxies",
+    "getproxies_environment",
+}
+DATE = {"time.time", "time.time_ns", "time.localtime", "time.gmtime", "datetime.now", "datetime.utcnow", "date.today"}
+
+
+def test_who_reads_environment_and_date_is_named() -> None:
+    """docs/architecture.md lists the modules below workflows that do."""
+    readers: dict[str, set[str]] = {"environment": set(), "date": set()}
+    for module, path in MODULES.items():
+        if module in CLOSURE or LAYER[module.split(".")[0]] >= LAYER["workflows"]:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Attribute):
+                continue
+            if node.attr in ENVIRONMENT and ast.unparse(node.value) in ("os", "os.path", "Path", "urllib.request"):
+                readers["environment"].add(module)
+            if ast.unparse(node) in DATE or ast.unparse(node).startswith(tuple(f"datetime.{name}" for name in DATE)):
+                readers["date"].add(module)
+    text = (PACKAGE.parent / "docs/architecture.md").read_text(encoding="utf-8")
+    told = " ".join(text.partition("What reaches other machines")[2].partition("\n\n")[0].split())
+    environment, _, date = told.partition("Clocks bound waiting")
+    for told, found in ((environment, readers["environment"]), (date, readers["date"])):
+        assert {name.replace("/", ".") for name in re.findall(r"`(\w+/\w+)`", told)} == found
 
 
 def test_closure_stands_alone() -> None:

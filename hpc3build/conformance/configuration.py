@@ -9,6 +9,7 @@ from hpc3build.conformance.rule import Image, Remark
 from hpc3build.containerfile import CMD, ENTRYPOINTS
 from hpc3build.environment import ENVIRONMENT
 from hpc3build.findings import Outcome
+from hpc3build.urls import WITH_PASSWORD
 
 _SITE_VARIABLES = re.compile(
     r"(?i)(?:https?|ftp|all|no)_proxy|PIP_.*|SSL_CERT_FILE|SSL_CERT_DIR|CURL_CA_BUNDLE|"
@@ -17,7 +18,6 @@ _SITE_VARIABLES = re.compile(
 _SECRET_NAMES = re.compile(
     r"(?i)(?:.*[_.-])?(?:pass(?:word|wd|phrase)?|secret(?:_access)?(?:_key)?|token|api_?key|private_key|credentials?)"
 )
-_URL_WITH_PASSWORD = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s:@]*:[^/\s@]+@")
 #: Folders that a site's other users cannot enter.
 _CLOSED = re.compile(r"/(?:root|home)(?:/.*)?")
 
@@ -64,10 +64,10 @@ def credentials(image: Image) -> Iterator[Remark]:
     """Never the value itself: a report is no place for it either."""
     for where, pairs in (("config.Env", image.config.env), ("the labels", image.config.labels)):
         for name, value in pairs.items():
-            if (value and _SECRET_NAMES.fullmatch(name)) or _URL_WITH_PASSWORD.search(value):
+            if (value and _SECRET_NAMES.fullmatch(name)) or WITH_PASSWORD.search(value):
                 yield Remark(f"{name} in {where} looks like a password or a token")
     for number, step in enumerate(image.config.history):
-        if _URL_WITH_PASSWORD.search(str(step.get("created_by", ""))):
+        if WITH_PASSWORD.search(str(step.get("created_by", ""))):
             yield Remark(f"the history's step {number} holds a URL with a password")
 
 

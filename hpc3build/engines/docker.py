@@ -109,7 +109,9 @@ class Docker:
                     out, err = container.logs(stderr=False), container.logs(stdout=False)
                 except APIError as error:
                     return _not_started(argv, error)
-                except OSError as error:  # what requests raises where no answer comes in time
+                except OSError as error:  # what requests raises where no answer comes in time, or none at all
+                    if how.timeout is None or "timed out" not in str(error):
+                        raise
                     raise ToolError(f"{argv[0]} did not finish within {how.timeout:g} s in {image}") from error
             finally:
                 with suppress(NotFound):  # it was never made

@@ -11,6 +11,7 @@ from hpc3build.errors import InputError, ToolError
 from hpc3build.frontends.spack_container import Container
 from hpc3build.recipe import Settings
 from hpc3build.run import Runner, missing
+from hpc3build.urls import holds_login
 
 #: The Spack of recipes without lock that name none.
 DEFAULT_REF = "v0.23.1"
@@ -98,10 +99,15 @@ def source(name: str, given: str, ref: str | None, default: str, beside: Path, r
     """The source that ``given`` names, a URL or a folder (relative to here, or else to ``beside``).
 
     Without a ``ref`` it is a URL's ``default``, and what is checked out in a folder. Raises InputError when there is
-    no such folder, or no such reference in it.
+    no such folder, or no such reference in it, and for a URL with a password.
     """
     local = given.removeprefix("file://")
     if local == given and _URL.fullmatch(given):
+        if holds_login(given):  # the Containerfile shows it, and an image its history
+            raise InputError(
+                f"{name}: {given}: a password or token in a URL would be seen in the image",
+                hint="a clone on this machine needs none: --spack-source DIR, --packages-source DIR",
+            )
         return Source(name, given, ref or default)
     folder = next((path for path in (Path(local), beside / local) if path.is_dir()), None)
     if folder is None:

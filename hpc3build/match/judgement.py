@@ -64,11 +64,6 @@ def verdict(severity: int) -> Verdict:
     return _VERDICTS[_ORDER[severity]]
 
 
-def verdict_of(findings: Iterable[Finding]) -> Verdict:
-    """The worst outcome decides."""
-    return verdict(Judgement(tuple(findings)).severity)
-
-
 def deciding(findings: Iterable[Finding]) -> Finding | None:
     """The finding that decided: the first of the worst."""
     found = list(findings)

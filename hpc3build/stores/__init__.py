@@ -123,7 +123,7 @@ def named(store: Store, reference: Reference) -> Manifest:
     try:
         return store.manifest(reference.digest or reference.tag)
     except StoreError as error:
-        if getattr(error, "status", 0) != 404 or reference.digest is not None or reference.tag is None:
+        if error.status != 404 or reference.digest is not None or reference.tag is None:
             raise
         with contextlib.suppress(StoreError):  # no such repository, or one that may not be listed
             error.hint = f"tags there: {_listed(store.tags(), reference.tag)}"
@@ -145,7 +145,7 @@ def _listed(tags: Sequence[str], wanted: str) -> str:
 
 def is_absence(error: StoreError) -> bool:
     """Whether something is not in a store, other than a registry that does not answer as it should."""
-    return getattr(error, "status", 404) == 404
+    return error.status in (None, 404)
 
 
 def read_blob(store: Store, digest: str) -> bytes:

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpc3build.reference import Reference
+
 HUB = "docker.io"
 HUB_API = "registry-1.docker.io"
 _LOOPBACK = re.compile(r"localhost|127(?:\.\d{1,3}){3}|::1")
@@ -20,6 +22,10 @@ class Access:
     plain_http: bool = False
     tls_verify: bool = True
     ca_file: Path | None = None
+
+    def verifies(self, reference: Reference) -> bool:
+        """Whether a registry must prove who it is: not where the options say so, and not on this machine."""
+        return not self.plain_http and self.tls_verify and not is_loopback(reference.host)
 
 
 @dataclass(frozen=True)

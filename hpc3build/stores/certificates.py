@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hpc3build.errors import InputError
+from hpc3build.reference import Reference
 
 SYSTEM = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 
@@ -24,12 +25,9 @@ def folder(host: str, port: int, env: Mapping[str, str]) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def folder_of(registry: str) -> Path | None:
-    """The same for HOST[:PORT], of this process's user."""
-    host, colon, port = registry.rpartition(":")
-    if not colon or not port.isdigit():
-        host, port = registry, "443"
-    return folder(host.strip("[]"), int(port), os.environ)
+def folder_of(reference: Reference) -> Path | None:
+    """The same for a reference's registry, of this process's user."""
+    return folder(reference.host, reference.port or 443, os.environ)
 
 
 def load(context: ssl.SSLContext, place: Path) -> None:

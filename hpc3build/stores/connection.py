@@ -25,13 +25,13 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from hpc3build.errors import InputError, StoreError
 from hpc3build.stores import certificates
 from hpc3build.stores.access import Access, Limits, is_loopback
+from hpc3build.urls import redacted
 
 Origin = tuple[str, str, int]
 Content = bytes | BinaryIO | None
 MAX_ANSWER = 1 << 20  # of answers that are no manifest and no blob
 _BLOCK = 1 << 18
 _URL = re.compile(r"[!-~]+")
-_HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:\d*)?")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -166,7 +166,7 @@ class Connections:
             made.connect()
         except BaseException as error:
             made.close()
-            if isinstance(error, (OSError, http.client.HTTPException)):
+            if isinstance(error, (OSError, http.client.HTTPException, UnicodeError)):  # the last of names that are none
                 raise _no_connection(error, place, proxy) from error
             raise
         return link
@@ -293,21 +293,12 @@ def origin(url: str) -> Origin:
     return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
 
 
-def redacted(url: str) -> str:
-    """A URL that may be shown: without query, fragment, user and password, which can be secrets."""
-    head = url.partition("#")[0].partition("?")[0]
-    place, _, path = head.partition("://")
-    host, slash, rest = path.partition("/")
-    host = host.rpartition("@")[2]
-    if not _HOST.fullmatch(host):  # a password without its @, say
-        host = "…"
-    return f"{place}://{host}{slash}{rest}"[:300] if path else head[:300]
-
-
 def told(error: BaseException) -> str:
     """A failure of the network in words."""
     if isinstance(error, TimeoutError):
         return "no answer in time" if str(error) in ("", "timed out", "The read operation timed out") else str(error)
+    if isinstance(error, UnicodeError):
+        return "it is no name of a host"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {getattr(error, 'verify_message', '') or error.reason or error}"
     if isinstance(error, http.client.RemoteDisconnected):
@@ -339,13 +330,28 @@ def _proxy(scheme: str, host: str) -> SplitResult | None:
     from urllib.request import getproxies_environment, proxy_bypass
 
     proxies = getproxies_environment()
-    text = proxies.get(scheme) or proxies.get("all")
-    if not text or proxy_bypass(host):
+    name = next((name for name in (scheme, "all") if proxies.get(name)), None)
+    if name is None or proxy_bypass(host):
         return None
-    proxy = urlsplit(text if "://" in text else f"http://{text}")
-    if proxy.scheme != "http" or not proxy.hostname:
-        raise InputError(f"the proxy {redacted(text)} cannot be used", hint="http://HOST:PORT")
+    text = proxies[name]
+    proxy = _proxy_url(text if "://" in text else f"http://{text}")
+    if proxy is None:  # its value may hold a password, and where in it nobody knows
+        raise InputError(
+            f"{name}_proxy of the environment is not the URL of a proxy that can be used",
+            hint="http://[USER:PASSWORD@]HOST:PORT; in a password write %2F for /, %40 for @, %3A for :",
+        )
     return proxy
+
+
+def _proxy_url(text: str) -> SplitResult | None:
+    """An http:// URL of a host and nothing more; None for anything else."""
+    try:
+        proxy = urlsplit(text)
+        usable = proxy.scheme == "http" and proxy.hostname and proxy.port != 0
+    except ValueError:
+        return None
+    more = proxy.path.strip("/") or proxy.query or proxy.fragment
+    return proxy if usable and not more and _URL.fullmatch(text) else None
 
 
 def _proxy_login(proxy: SplitResult) -> dict[str, str]:

@@ -8,7 +8,6 @@ containers-auth.json(5), docker's config.json and its credential helper protocol
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import re
@@ -163,7 +162,7 @@ def _entry(entry: Any, source: str) -> Credentials | None:
     if texts.get("auth"):
         try:
             pair = base64.b64decode(texts["auth"], validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError) as error:
+        except ValueError as error:  # no base64, no ASCII, no UTF-8
             raise InputError(f"{source}: auth is not base64", hint="log in again") from error
         username, _, password = pair.partition(":")
         password = password.rstrip("\0")

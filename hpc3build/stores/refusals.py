@@ -22,6 +22,8 @@ HINTS = {
 class Refusal(StoreError):
     """An answer of a registry other than what was asked for. ``code`` is of the distribution specification."""
 
+    status: int
+
     def __init__(self, message: str, *, hint: str = "", status: int = 0, code: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
@@ -30,6 +32,8 @@ class Refusal(StoreError):
 
 class Interrupted(StoreError):
     """No answer, or only a part of one; what was asked for may have been done."""
+
+    status = 0
 
 
 def refusal(

@@ -28,12 +28,9 @@ class Session:
         self._runner = runner
         self._token = token
         self._host = HUB_API if reference.registry == HUB else reference.registry
+        self._place = (reference.host.lower(), reference.port or 443)
         plain = client.access.plain_http or self._place in _plain
         self._speak("http" if plain else "https")
-
-    @property
-    def _place(self) -> tuple[str, int]:
-        return origin(f"https://{self._host}")[1:]
 
     def _speak(self, scheme: str) -> None:
         self.base = f"{scheme}://{self._host}"
@@ -82,6 +79,36 @@ class Session:
 
         Raises Interrupted when there is no answer, StoreError when the registry cannot be spoken to.
         """
+        try:
+            return self._sent(
+                method,
+                path,
+                headers,
+                content,
+                write=write,
+                limit=limit,
+                stream=stream,
+                once=once,
+                before_again=before_again,
+            )
+        except StoreError as error:
+            if error.status in (None, 404):  # of a token server, say: nothing is known of what was asked for
+                error.status = 0
+            raise
+
+    def _sent(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None,
+        content: Content,
+        *,
+        write: bool,
+        limit: int,
+        stream: bool,
+        once: bool,
+        before_again: Callable[[], bool] | None,
+    ) -> Reply | None:
         asked = False
         while True:
             home = path.startswith("/") or origin(path) == origin(self.base)

@@ -26,11 +26,11 @@ from hpc3build.stores.connection import (
     Reply,
     Unreachable,
     origin,
-    redacted,
 )
 from hpc3build.stores.pace import Pace
+from hpc3build.urls import redacted
 
-__all__ = ["MAX_ANSWER", "Client", "Cut", "Exchange", "Reply", "origin", "redacted"]
+__all__ = ["MAX_ANSWER", "Client", "Cut", "Exchange", "Reply", "origin"]
 
 AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 #: Of requests that may not be sent twice unseen, what says that nothing was done.

@@ -8,6 +8,7 @@ what a descriptor without a seal told: it holds the discriminating keys, and oth
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,9 @@ from hpc3build.match import DISCRIMINATING
 from hpc3build.match.cpu import MACHINES
 from hpc3build.match.seal import sealed_size
 from hpc3build.oci import IMAGE_CONFIGS, INDEXES, Descriptor, Manifest
-from hpc3build.reference import Reference, parse
+from hpc3build.reference import Reference, has_transport, parse
 from hpc3build.run import Runner
-from hpc3build.stores import Store, named, open_store, read_blob
+from hpc3build.stores import Store, is_absence, named, open_store, read_blob
 from hpc3build.stores.access import Access
 from hpc3build.stores.referrers import Referrers
 from hpc3build.workflows.names import fitting, listing, tag_pattern
@@ -98,7 +99,7 @@ def whole(candidate: Candidate, reading: Reading) -> Candidate | None:
 
 def is_records(text: str) -> bool:
     """Whether ``text`` names a file of image records, ``-`` standard input."""
-    return text == "-" or (not text.startswith(("docker://", "oci")) and os.path.isfile(text))  # noqa: PTH113 (False for names that no system takes)
+    return text == "-" or (not has_transport(text) and os.path.isfile(text))  # noqa: PTH113 (False for names that no system takes)
 
 
 def _tags(repository: str, pattern: str, reading: Reading) -> Iterator[Candidate]:
@@ -129,20 +130,30 @@ def _index(
         known = Candidate(str(reference), child.digest, platform, child.annotations, size, read=size is not None)
         enough = not reading.whole and (known.read or says_enough(child))
         if child.media_type in INDEXES:
-            if depth:
-                inner = store.manifest(child.digest)
+            if not depth:
+                continue
+            if (inner := _listed(store, child)) is None:
+                yield known
+            else:
                 yield from _index(store, reference, inner, reading, budget, depth - 1)
         elif enough or not _may_fit(platform, reading.host) or budget[0] <= 0:
             yield known
         else:
             budget[0] -= 1
-            try:
-                manifest = store.manifest(child.digest)
-            except StoreError:  # an index may list what is not there
+            if (manifest := _listed(store, child)) is None:
                 yield known
-                continue
-            if (found := _image(store, reference, manifest, child.annotations, platform)) is not None:
+            elif (found := _image(store, reference, manifest, child.annotations, platform)) is not None:
                 yield found
+
+
+def _listed(store: Store, child: Descriptor) -> Manifest | None:
+    """What an index lists, None where it is not there. Raises what reading raises: a refusal is no absence."""
+    try:
+        return store.manifest(child.digest)
+    except StoreError as error:
+        if is_absence(error):
+            return None
+        raise
 
 
 def says_enough(descriptor: Descriptor) -> bool:
@@ -189,6 +200,8 @@ def _attached(store: Store, digest: str) -> Mapping[str, str]:
 def records(path: str) -> Iterator[Candidate]:
     """JSON lines of image records (docs/match.md). Raises InputError with the line."""
     where = "standard input" if path == "-" else path
+    if path == "-" and sys.stdin is None:  # its number may be another file's by now
+        raise InputError("standard input is closed", hint="one image record a line")
     try:
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as stream:
             for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), b""), start=1):

@@ -19,10 +19,10 @@ from hpc3build.evidence.layers import read_layers
 from hpc3build.evidence.sections import read_section_names
 from hpc3build.findings import Finding, Outcome
 from hpc3build.oci import Manifest
-from hpc3build.reference import DAEMON, DOCKER, Reference, parse
+from hpc3build.reference import DAEMON, DOCKER, STORAGE, Reference, parse
 from hpc3build.run import Runner, clean_up
 from hpc3build.stores import Store, named, open_store
-from hpc3build.stores.access import Access, is_loopback
+from hpc3build.stores.access import Access
 from hpc3build.stores.certificates import folder_of
 from hpc3build.stores.daemon import DaemonStore
 from hpc3build.stores.local import LocalStore
@@ -108,14 +108,14 @@ def _runnable(reference: Reference, manifest: Manifest, place: str, runner: Runn
             finally:
                 Docker(runner).remove(name)
         return
-    local = parse(f"containers-storage:{name}")
+    local = parse(f"{STORAGE}:{name}")
     try:  # around the copy, too: one that is interrupted may be done
-        if reference.transport == DAEMON:
-            with open_store(reference, runner) as store, open_store(local, runner) as there:
-                rewrite.transfer(store, there, rewrite.Rewrite(source, None, manifest), local)
-        else:
+        if reference.transport == DOCKER:
             with skopeo_access(source, access) as options:
                 runner(["skopeo", "copy", "--quiet", *options, str(source), str(local)])
+        else:  # skopeo takes an image of a layout or an archive by its tag alone
+            with open_store(reference, runner) as store, open_store(local, runner) as there:
+                rewrite.transfer(store, there, rewrite.Rewrite(source, None, manifest), local)
         yield name
     finally:
         clean_up(runner, ["buildah", "rmi", name])
@@ -128,8 +128,7 @@ def skopeo_access(source: Reference, access: Access) -> Iterator[list[str]]:
         yield []
         return
     options: list[str] = []
-    host = source.registry.rpartition(":")[0] or source.registry
-    if access.plain_http or not access.tls_verify or is_loopback(host.strip("[]")):
+    if not access.verifies(source):
         options.append("--src-tls-verify=false")
     with TemporaryDirectory(prefix="hpc3build-") as folder:
         if access.username is not None:
@@ -142,7 +141,7 @@ def skopeo_access(source: Reference, access: Access) -> Iterator[list[str]]:
             # skopeo looks into one folder only, so what certs.d has for this registry comes along.
             certificates = Path(folder) / "certs"
             certificates.mkdir(mode=0o700)
-            if (known := folder_of(source.registry)) is not None:
+            if (known := folder_of(source)) is not None:
                 shutil.copytree(known, certificates, dirs_exist_ok=True)
             shutil.copyfile(access.ca_file, certificates / "hpc3build-ca.crt")
             options += ["--src-cert-dir", str(certificates)]

@@ -63,7 +63,7 @@ def mend(
             pack(store)
         image = read_image(store, reference, layers=True)
         broken = {finding.rule for finding in conformance.static(image) if finding.outcome is not Outcome.OK}
-        mendings = [one for rule, how in _HOW.items() if rule in broken for one in how(image, entrypoint)]
+        mendings = [one for rule, mends in _HOW.items() if rule in broken for one in mends(image, entrypoint)]
         pairs: dict[str, str] = {}
         removed: list[str] = []
         for one in mendings:

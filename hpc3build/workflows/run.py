@@ -15,7 +15,7 @@ from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.match.gpu import VENDORS
 from hpc3build.reference import DOCKER, parse
 from hpc3build.run import missing
-from hpc3build.stores.access import Access, is_loopback
+from hpc3build.stores.access import Access
 from hpc3build.workflows.engine_names import Place, name_for
 from hpc3build.workflows.match import Judged, host_of
 
@@ -51,9 +51,7 @@ def plan(
             raise missing("podman")
         engine = found
     image = name_for(engine, candidate, place)
-    insecure = reference.transport == DOCKER and (
-        access.plain_http or not access.tls_verify or is_loopback(reference.registry.rpartition(":")[0])
-    )
+    insecure = reference.transport == DOCKER and not access.verifies(reference)
     runtimes = candidate.pairs.get(voc.GPU.name, "none").split(",")
     vendors = {vendor for runtime in runtimes for vendor in VENDORS.get(runtime, ())}
     gpus = vendors & {gpu.vendor for gpu in host.gpus or () if gpu.driver is not False}

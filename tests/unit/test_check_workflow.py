@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,17 @@ import pytest
 
 from hpc3build.reference import parse
 from hpc3build.run import Completed
+from hpc3build.stores.layout import Layout
 from hpc3build.workflows.check import check
 from tests.commands import hpc3build
 from tests.images import make_layout
 
+#: containers-storage as skopeo sees it: what is copied there is there.
+SKOPEO = """\
+if [ "$1" = copy ]; then for to; do :; done; echo "$*" >> copies; : > "${to##*:}"; exit; fi
+for image; do :; done
+[ -e "${image##*:}" ] && exec cat manifest
+echo 'image not known' >&2; exit 1"""
 BROKEN = {
     "docker": "",
     "podman": "echo 'crun: setrlimit `RLIMIT_NOFILE`: Operation not permitted' >&2; exit 126",
@@ -22,14 +30,21 @@ BROKEN = {
 }
 
 
+def tools(folder: Path, podman: str) -> str:
+    """A PATH with stand-ins for podman, buildah and skopeo, which has the layout ``l`` to bring."""
+    layout = Layout(folder / "l")
+    (folder / "manifest").write_bytes(layout.manifest("1").raw)
+    (folder / "bin").mkdir()
+    for tool, does in {"podman": podman, "skopeo": SKOPEO, "buildah": ""}.items():
+        (folder / "bin" / tool).write_text(f"#!/bin/sh\ncd {folder}\n{does}\n")
+        (folder / "bin" / tool).chmod(0o755)
+    return f"{folder}/bin:/usr/bin:/bin"
+
+
 @pytest.mark.parametrize("engine", BROKEN)
 def test_an_engine_that_starts_nothing(engine: str, tmp_path: Path) -> None:
     make_layout(tmp_path / "l", [{"a": b""}], tag="1")
-    (tmp_path / "bin").mkdir()
-    for tool, does in {"podman": BROKEN[engine], "skopeo": "", "buildah": ""}.items():
-        (tmp_path / "bin" / tool).write_text(f"#!/bin/sh\n{does}\n")
-        (tmp_path / "bin" / tool).chmod(0o755)
-    env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "DOCKER_HOST": f"unix://{tmp_path}/none"}
+    env = {"PATH": tools(tmp_path, BROKEN[engine]), "DOCKER_HOST": f"unix://{tmp_path}/none"}
     argv = ("check", f"oci:{tmp_path}/l:1", "--run", engine)
     static = json.loads(hpc3build(*argv[:2], "--json").out)["findings"]
     done = hpc3build(*argv, "--json", env=env)
@@ -41,6 +56,22 @@ def test_an_engine_that_starts_nothing(engine: str, tmp_path: Path) -> None:
     assert text.status == 3 and "n/a" in text.out
 
 
+@pytest.mark.parametrize("form", ["oci:{}/l", "oci-archive:{}/a"])
+def test_an_image_that_a_digest_names_is_run(form: str, tmp_path: Path) -> None:
+    """As the hint for an index says; skopeo takes no such name."""
+    make_layout(tmp_path / "l", [{"a": b"1"}], tag="1")
+    place = form.format(tmp_path)
+    if place.startswith("oci-archive:"):
+        with tarfile.open(tmp_path / "a", "w") as archive:
+            archive.add(tmp_path / "l", "")
+    env = {"PATH": tools(tmp_path, "exit 0")}
+    digest = Layout(tmp_path / "l").manifest("1").digest
+    done = hpc3build("check", f"{place}@{digest}", "--run", "podman", "--json", env=env)
+    assert done.status == 1 and "Traceback" not in done.err, done.err
+    assert "engine" not in {finding["rule"] for finding in json.loads(done.out)["findings"]}
+    assert digest not in (tmp_path / "copies").read_text()
+
+
 def test_an_interrupted_copy_leaves_no_image(tmp_path: Path) -> None:
     """skopeo may have finished when the interrupt is heard of."""
     make_layout(tmp_path / "l", [{"a": b""}], tag="1")
@@ -48,11 +79,11 @@ def test_an_interrupted_copy_leaves_no_image(tmp_path: Path) -> None:
 
     def runner(argv: Sequence[str], **_: Any) -> Completed:
         asked.append([*argv])
-        if argv[0] == "skopeo":
+        if argv[:2] == ["skopeo", "copy"]:
             raise KeyboardInterrupt
-        return Completed(argv, 0, "", "")
+        return Completed(argv, 1, "", "image not known")
 
     with pytest.raises(KeyboardInterrupt):
         check(parse(f"oci:{tmp_path}/l:1"), ("podman",), runner)
-    copy, removal = asked
+    _, copy, removal = asked
     assert removal[:2] == ["buildah", "rmi"] and copy[-1] == f"containers-storage:{removal[2]}"

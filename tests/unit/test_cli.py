@@ -26,7 +26,7 @@ from hpc3build.oci import Manifest
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
 from hpc3build.workflows.given_pairs import parse_pairs
-from tests.commands import ROOT, assert_one_message, hpc3build
+from tests.commands import ROOT, Done, assert_one_message, hpc3build
 from tests.fake_registry import NAME, FakeRegistry
 from tests.images import File, make_index, make_layout
 
@@ -367,6 +367,30 @@ def catches(pid: int, number: signal.Signals) -> bool:
     """Whether a process has a handler for a signal (proc(5), SigCgt)."""
     mask = re.search(r"^SigCgt:\t([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return mask is not None and bool(int(mask[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "annotate --batch - -a k=v",
+        "inspect docker://localhost:1/x --username a --password-stdin",
+        "fingerprint --from-probe -",
+        "pick -",
+    ],
+)
+def test_a_closed_standard_input(words: str) -> None:
+    command = f"{sys.executable} -m hpc3build {words} <&-"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    message = assert_one_message(Done(done.returncode, done.stdout, done.stderr), 2)
+    assert "standard input is closed" in message
+
+
+def test_run_needs_no_standard_input(tmp_path: Path) -> None:
+    image(tmp_path)
+    words = f"run oci:{tmp_path} --engine podman --print --force -- true"
+    command = f"{sys.executable} -m hpc3build {words} <&-"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and "podman run --rm" in done.stdout and "--tty" not in done.stdout, done.stderr
 
 
 def test_a_closed_standard_error_takes_nothing_of_the_result(tmp_path: Path) -> None:

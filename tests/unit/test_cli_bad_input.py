@@ -66,6 +66,11 @@ def test_usage(arguments: list[str], told: str) -> None:
     assert told in assert_one_message(hpc3build(*arguments, cwd=ROOT), 2)
 
 
+def test_the_password_of_a_url_is_not_repeated() -> None:
+    for arguments in (["inspect", "oci:x", "https://bob:hunter2@host/x"], ["inspect", "https://bob:hunter2@host/x"]):
+        assert "hunter2" not in assert_one_message(hpc3build(*arguments), 2)
+
+
 @pytest.mark.parametrize("argument", ["--nothing-like-it", "-z", "more"])
 def test_nothing_is_guessed_that_is_not_near(argument: str) -> None:
     assert assert_one_message(hpc3build("check", "oci:x", argument), 2).endswith("\nhint: hpc3build check --help")

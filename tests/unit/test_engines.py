@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from requests.exceptions import ConnectionError, ReadTimeout
 
 from hpc3build.engines import How, Launcher
 from hpc3build.engines.buildah import Buildah
 from hpc3build.engines.charliecloud import Charliecloud
+from hpc3build.engines.docker import Docker
 from hpc3build.engines.podman import Podman
-from hpc3build.errors import ToolError
-from hpc3build.run import Completed
+from hpc3build.errors import StoreError, ToolError
+from hpc3build.run import Completed, run
 
 
 class Engines:
@@ -39,6 +42,54 @@ class Engines:
         if argv[1] == "rm":
             self.containers.discard(argv[-1])
         return Completed(tuple(argv), 0, "", "")
+
+
+class Daemon:
+    """Docker's client with one container, which the connection is lost to while it is waited for."""
+
+    def __init__(self, lost: OSError) -> None:
+        self.lost = lost
+        self.containers = self.networks = self.api = self
+        self.removed = 0
+
+    def create(self, *_: Any, **__: Any) -> Daemon:
+        return self
+
+    def list(self, **_: Any) -> list[Any]:
+        return []
+
+    def start(self) -> None:
+        pass
+
+    def wait(self, **_: Any) -> dict[str, int]:
+        raise self.lost
+
+    def remove_container(self, *_: Any, **__: Any) -> None:
+        self.removed += 1
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("lost", "timeout", "kind", "told"),
+    [
+        (ReadTimeout("Read timed out. (read timeout=3)"), 3.0, ToolError, "true did not finish within 3 s in image"),
+        # As the SDK tells it where the answer's head had come already.
+        (ConnectionError("UnixHTTPConnectionPool: Read timed out."), 3.0, ToolError, "did not finish within 3 s"),
+        (ConnectionError("Connection aborted."), 3.0, StoreError, "docker is not reached: Connection aborted."),
+        (ConnectionError("Connection aborted."), None, StoreError, "docker is not reached: Connection aborted."),
+        (ReadTimeout("Read timed out."), None, StoreError, "docker is not reached: Read timed out."),
+    ],
+)
+def test_a_daemon_that_is_cut_off(
+    lost: OSError, timeout: float | None, kind: type[Exception], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(lost)
+    monkeypatch.setattr("hpc3build.engines.docker.connect", lambda what: daemon)
+    with pytest.raises(kind, match=re.escape(told)):
+        Docker(run).run("image", ["true"], How(timeout=timeout))
+    assert daemon.removed == 1
 
 
 @pytest.mark.parametrize("ends", [0, 1, 3, 125, -2, KeyboardInterrupt(), ToolError("did not finish within 120 s")])

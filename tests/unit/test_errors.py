@@ -48,3 +48,33 @@ def test_message_and_hint() -> None:
     error = InputError("what", hint="do this")
     assert (error.message, error.hint, str(error), error.args) == ("what", "do this", "what", ("what",))
     assert InputError("what").hint == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("fatal: 'https://bob:hunter2@host:1/x' is gone", "fatal: 'https://…@host:1/x' is gone"),
+        ("https://hunter2@host/x", "https://…@host/x"),
+        ("http://bob:hunter2/x@host", "http://…@host"),
+        ("socks5://:hunter2@host, x@y", "socks5://…@host, x@y"),
+        ("docker://bob:hunter2@host/x", "docker://…@host/x"),
+    ],
+)
+def test_logins_of_urls_are_shown_nowhere(text: str, shown: str) -> None:
+    error = InputError(text, hint=text)
+    assert (error.message, error.hint, str(error), error.args) == (shown, shown, shown, (shown,))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "docker://ubuntu:12@sha256:0",
+        "docker://localhost:5000/x:1@sha256:0",
+        "https://host:443/x@v1",
+        "https://host/a:b@c",
+        "ssh://git@host/x",
+        "git@host:x",
+    ],
+)
+def test_what_is_no_login_is_shown(text: str) -> None:
+    assert InputError(text).message == text

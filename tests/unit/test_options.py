@@ -12,6 +12,8 @@ import pytest
 
 from hpc3build import jsonedit
 from hpc3build.errors import BadReference, InputError
+from hpc3build.host.fingerprint import Fingerprint
+from hpc3build.match import Matcher
 from hpc3build.oci import Descriptor, Manifest
 from hpc3build.options import add_recipe, reference
 from hpc3build.recipe import OF_EASYBUILD, OF_SPACK, Settings
@@ -19,7 +21,11 @@ from hpc3build.reference import parse
 from hpc3build.run import run
 from hpc3build.stores.access import Access
 from hpc3build.workflows.annotate import Wish, prepare
+from hpc3build.workflows.candidates import Candidate
 from hpc3build.workflows.check import skopeo_access
+from hpc3build.workflows.engine_names import Place
+from hpc3build.workflows.match import Judged
+from hpc3build.workflows.run import plan
 from tests.commands import hpc3build
 from tests.images import make_layout
 
@@ -63,8 +69,21 @@ def test_skopeo_gets_the_password_in_a_file_of_ours(tmp_path: Path) -> None:
     assert not file.exists() and not folder.exists()
     with skopeo_access(parse("oci:x:1"), access) as options:
         assert options == []
-    with skopeo_access(parse("127.0.0.1:5000/a:1"), Access()) as options:
-        assert options == ["--src-tls-verify=false"]
+
+
+LOOPBACK = ("127.0.0.1:5000/a", "127.0.0.1/a", "docker://localhost/a", "[::1]:5000/a", "[::1]/a", "LOCALHOST:1/a")
+ELSEWHERE = ("quay.io/a", "quay.io:443/a", "localhost.example:1/a", "[fe80::1]:5000/a")
+LOCAL = [*((text, True) for text in LOOPBACK), *((text, False) for text in ELSEWHERE)]
+
+
+@pytest.mark.parametrize(("text", "local"), LOCAL)
+def test_a_registry_of_this_machine_need_not_prove_who_it_is(text: str, local: bool, tmp_path: Path) -> None:
+    with skopeo_access(parse(f"{text}:1"), Access()) as options:
+        assert options == ["--src-tls-verify=false"] * local
+    candidate = Candidate(str(parse(f"{text}:1")), f"sha256:{'0' * 64}", {}, {})
+    judged = Judged(candidate, Matcher(Fingerprint()).match({}, {}))
+    line = plan(judged, ["x"], Fingerprint(), Access(), Place(run), engine="podman").line
+    assert ("--tls-verify=false" in line) is local
 
 
 # ---- annotations that are null

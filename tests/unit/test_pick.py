@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hpc3build.cli import main
-from hpc3build.errors import InputError
+from hpc3build.errors import InputError, StoreError
 from hpc3build.facts import vocabulary as voc
 from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.match import Verdict
@@ -18,9 +18,10 @@ from hpc3build.rewrite import ARTIFACT_TYPE
 from hpc3build.run import run
 from hpc3build.stores.layout import Layout
 from hpc3build.workflows.annotate import Wish, annotate
-from hpc3build.workflows.candidates import ATTACHED, Reading
+from hpc3build.workflows.candidates import ATTACHED, Reading, is_records
 from hpc3build.workflows.fingerprint import recorded
 from hpc3build.workflows.match import Choice, choose
+from tests.fake_http import Fault, cut, status
 from tests.fake_registry import NAME, FakeRegistry
 from tests.images import descriptor_of, make_document, make_index, make_layout
 
@@ -169,6 +170,46 @@ def test_an_image_that_the_index_lists_and_nobody_has(tmp_path: Path) -> None:
     assert deciding is not None and "it is not there" in deciding.message
 
 
+def nested(folder: Path) -> str:
+    """An index of an index and of an image beside it; returns the inner index's digest."""
+    flavours(folder, [{**PLAIN, CPU: "zen2"}], [{**PLAIN, CPU: "zen2"}])
+    inner = Layout(folder).manifest("1")
+    (folder / "index.json").unlink()
+    image = make_layout(folder, [{"b": b"out"}], tag=None, labels=PLAIN)
+    platform = {"os": "linux", "architecture": "amd64"}
+    index = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [descriptor_of(inner), descriptor_of(image, platform=platform)],
+    }
+    make_document(folder, index, tag="1")
+    return inner.digest
+
+
+def test_an_index_of_an_index_that_nobody_has(tmp_path: Path) -> None:
+    inner = nested(tmp_path)
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        assert read(registry).best.candidate.pairs[CPU] == "zen2"
+        del registry.manifests[NAME][inner]
+        assert read(registry).best.candidate.pairs[CPU] == "x86_64"
+
+
+@pytest.mark.parametrize("fault", [status(401), status(403), status(500), cut()], ids=["401", "403", "500", "cut"])
+@pytest.mark.parametrize("what", ["inner", "image"])
+def test_what_cannot_be_read_is_not_taken_for_absent(
+    what: str, fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpc3build.stores.transport.random.uniform", lambda low, high: 0.0)
+    inner = nested(tmp_path)
+    image = next(child.digest for child in Layout(tmp_path).manifest("1").descriptors if child.digest != inner)
+    with FakeRegistry() as registry:
+        registry.add(tmp_path)
+        registry.fail("GET", inner if what == "inner" else image, fault, -1)
+        with pytest.raises(StoreError):
+            read(registry)
+
+
 def test_descriptors_that_all_promise_too_much(tmp_path: Path) -> None:
     """What is read is bounded, and a promise alone is never the answer."""
     flavours(tmp_path, [{**PLAIN, CPU: "zen2"}] * 80, [{**PLAIN, CPU: "zen5", "n": str(n)} for n in range(80)])
@@ -262,6 +303,20 @@ def test_bad_records(text: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text(text)
     with pytest.raises(InputError, match=told):
         choose((str(tmp_path / "bad.jsonl"),), Reading(run, host=host("zen2-slurm")))
+
+
+@pytest.mark.parametrize("name", ["oci-records.jsonl", "oci", "docker-records", "containers-storage"])
+def test_a_file_of_records_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(write_records(tmp_path, [PLAIN])).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert order(choose((name,), Reading(run, host=host("zen2-slurm")))) == [0]
+
+
+@pytest.mark.parametrize("text", ["oci:images.jsonl", "oci-archive:images.jsonl", "docker-daemon:images.jsonl:1"])
+def test_a_reference_is_no_file_of_records(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(write_records(tmp_path, [PLAIN])).rename(tmp_path / text)
+    monkeypatch.chdir(tmp_path)
+    assert not is_records(text)
 
 
 def test_a_hundred_thousand_records(tmp_path: Path) -> None:

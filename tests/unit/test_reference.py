@@ -56,6 +56,27 @@ def test_forms(text: str, expected: Reference, full: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("debian", "docker.io", None),
+        ("quay.io/x", "quay.io", None),
+        ("quay.io:5000/x", "quay.io", 5000),
+        ("[::1]/x", "::1", None),
+        ("[::1]:5000/x", "::1", 5000),
+        ("oci:dir", "", None),
+    ],
+)
+def test_host_and_port(text: str, host: str, port: int | None) -> None:
+    reference = parse(text)
+    assert (reference.host, reference.port) == (host, port)
+
+
+def test_a_host_of_the_longest_labels() -> None:
+    host = f"{'a' * 63}.{'b' * 61}-c"
+    assert parse(f"docker://{host}:5000/x").registry == f"{host}:5000"
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("", "empty"),
@@ -93,6 +114,7 @@ def test_forms(text: str, expected: Reference, full: str | None) -> None:
         ("docker:///x", "empty"),
         ("quay.io:port/x", "HOST"),
         ("-quay.io/x", "option"),
+        ("docker://" + "a" * 64 + ".example/x", "HOST"),
         ("containers-storage:[vfs@/r", "no end"),
         ("containers-storage:", "empty"),
         ("a__b___c", "name"),

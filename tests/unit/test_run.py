@@ -118,9 +118,15 @@ def test_in_time(stream: bool) -> None:
 
 
 def test_streaming_shows_both_on_stderr_and_keeps_them(capsys: pytest.CaptureFixture[str]) -> None:
-    done = run([*SH, "echo one; echo two >&2; cat"], stream=True, input="three")
+    done = run([*SH, "echo one; echo two >&2; cat; printf three"], stream=True)
     assert (done.stdout, done.stderr) == ("one\ntwo\nthree", "")
     assert capsys.readouterr() == ("", "one\ntwo\nthree")
+
+
+def test_what_is_streamed_takes_no_input() -> None:
+    """Both pipes would have to be served at once: a megabyte of input was never written, nor read."""
+    with pytest.raises(ValueError, match="takes no input"):
+        run(["cat"], stream=True, input="x" * (1 << 20))
 
 
 def test_streaming_shows_lines_as_they_come(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -243,6 +243,45 @@ def test_what_is_no_source(write: Write, source: str) -> None:
     assert "neither a git URL nor a folder" in refused(write("spack:\n  specs: [zlib]\n"), spack_source=source).message
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://bob:hunter2@git.example/spack.git",
+        "https://hunter2@git.example/spack.git",  # as GitHub takes a token
+        "ssh://bob:hunter2@git.example/spack.git",
+        "https://bob:hunter2/x@git.example/spack.git",
+    ],
+)
+def test_a_url_with_a_password_is_refused_without_showing_it(write: Write, url: str) -> None:
+    folder = write("spack:\n  specs: [zlib]\n")
+    for settings in ({"spack_source": url}, {"spack_source": url, "pin": True}, {"packages_source": url}):
+        error = refused(folder, **settings)
+        assert "password" in error.message and "clone" in error.hint
+        assert "hunter2" not in error.message + error.hint and "git.example" in error.message
+
+
+URL = "https://bob:hunter2@mirror.example/x"
+EXTRA = f"spack: {{specs: [zlib], container: {{extra_instructions: {{final: 'RUN curl {URL}'}}}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "where"),
+    [
+        ({"spack__yaml": f"spack:\n  specs: [zlib]\n  mirrors: {{site: '{URL}'}}\n"}, "spack.yaml"),
+        ({"spack__yaml": f"spack:\n  specs: [zlib]\n  repos: {{a: {{git: '{URL}'}}}}\n"}, "spack.yaml"),
+        ({"spack__yaml": "spack: {specs: [zlib], include: [m.yaml]}\n", "m.yaml": f"a: {{a: '{URL}'}}"}, "m.yaml"),
+        ({"hpc3build.yaml": f"base: debian:12\nenv: {{PIP_INDEX_URL: '{URL}'}}\n"}, "env.json"),
+        ({"spack__yaml": EXTRA}, "Containerfile"),
+    ],
+)  # fmt: skip
+def test_no_password_of_a_url_gets_into_an_image(write: Write, files: dict[str, str], where: str) -> None:
+    text = files.pop("spack__yaml", "spack:\n  specs: [zlib]\n")
+    recipe = spack.load((str(write(text, **files)),), Settings(), run)
+    with pytest.raises(InputError, match=r"password of https://…@mirror\.example/x") as caught:
+        build_context(recipe, spack.context(recipe, spack.stack(recipe)))
+    assert where in caught.value.message and "hunter2" not in caught.value.message
+
+
 def test_a_reference_that_the_clone_lacks(write: Write, clone: Path) -> None:
     folder = write("spack:\n  specs: [zlib]\n")
     assert "no v9 in it" in refused(folder, spack_source=str(clone), spack_ref="v9").message

@@ -129,7 +129,10 @@ def test_tokens_and_halves(tmp_path: Path) -> None:
     assert "refresh" not in repr(found) and "bearer'" not in repr(found) and "'p'" not in repr(found)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"auths": {"a.io": {"auth": "%%%"}}}', b"\xff"])
+AUTH = '{"auths": {"a.io": {"auth": "%s"}}}'
+
+
+@pytest.mark.parametrize("content", ["{", "[]", AUTH % "%%%", AUTH % "é", AUTH % "/w==", b"\xff"])
 def test_malformed_files(tmp_path: Path, content: str | bytes) -> None:
     file = tmp_path / "a.json"
     file.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -6,12 +6,13 @@ import base64
 import json
 import shutil
 import subprocess
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hpc3build.errors import Hpc3BuildError, StoreError
+from hpc3build.errors import Hpc3BuildError, InputError, StoreError
 from hpc3build.oci import Manifest
 from hpc3build.reference import parse
 from hpc3build.stores import login, read_blob, session, transport
@@ -338,3 +339,37 @@ def config(path: Path, auths: dict[str, dict[str, str]], **members: object) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"auths": auths, **members}))
     return path
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://bob:hunter2/x@proxy:3128",
+        "http://bob:3128/hunter2@proxy",
+        "http://bob:hunter2@host:notaport",
+        "http://bob:hunter2@[::1",
+        "http://bob:hunter2@h h:3128",
+        "http://bob:hunter2@host:0",
+        "socks5://bob:hunter2@host:1",
+        "http://bob:hunter2@",
+    ],
+)
+def test_a_proxy_that_is_none_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("https_proxy", value)
+    with Registry(parse("registry.example.org/a/b:1"), Access()) as store:
+        with pytest.raises(InputError, match="https_proxy") as caught:
+            store.manifest()
+        told = "".join(traceback.format_exception(caught.value))  # as --debug shows it
+    assert "hunter2" not in told and "bob" not in told, told
+
+
+def test_hosts_whose_names_are_none(monkeypatch: pytest.MonkeyPatch, fake: FakeRegistry) -> None:
+    """A label of more than 63 characters, of a proxy and of a server that blobs are redirected to."""
+    name = f"{'a' * 64}.example"
+    fake.redirect_blobs = f"http://{name}"
+    with opened(fake) as store, pytest.raises(StoreError, match=f"{name}:80 is not reached: it is no name of a host"):
+        read_blob(store, store.manifest().config.digest)
+    monkeypatch.setenv("https_proxy", f"http://{name}:1")
+    told = f"by the proxy {name} is not reached: it is no name of a host"
+    with Registry(parse("registry.example.org/a/b:1"), Access()) as store, pytest.raises(StoreError, match=told):
+        store.manifest()
