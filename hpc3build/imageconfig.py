@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -16,24 +16,31 @@ from hpc3build.oci import Manifest, check_digest, check_pairs, digest_of, verify
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """An image's configuration: the bytes that were read. Its digest is the image ID. Made by ``parse``."""
+    """An image's configuration: the bytes that were read. Its digest is the image ID. Made by ``parse``.
+
+    ``name`` is the digest that it was asked for, empty for none.
+    """
 
     raw: bytes
+    name: str = field(default="", compare=False)
 
     @classmethod
     def parse(cls, raw: bytes, expect_digest: str | None = None) -> ImageConfig:
-        """Read and check a configuration. Raises ImageError for anything malformed and a digest that differs."""
+        """Read and check a configuration; ``expect_digest`` stays its digest, whatever the algorithm.
+
+        Raises ImageError for anything malformed and a digest that differs.
+        """
         if expect_digest is not None:
             verify(raw, expect_digest, "config")
-        config = cls(raw)
+        config = cls(raw, expect_digest or "")
         _ = config.labels, config.env, config.entrypoint, config.cmd, config.user, config.working_dir
         _ = config.architecture, config.os, config.diff_ids, config.created, config.history, config.volumes
         return config
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the bytes: the image ID."""
-        return digest_of(self.raw)
+        """The one that it was asked for, else sha256 of the bytes: the image ID."""
+        return self.name or digest_of(self.raw)
 
     @cached_property
     def json(self) -> Mapping[str, Any]:

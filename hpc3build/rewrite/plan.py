@@ -124,7 +124,7 @@ def plan(
 def read(store: Store, reference: Reference, expect_digest: str | None) -> Manifest:
     """What the reference names, checked against the digest that the user expects (TagMoved)."""
     old = named(store, reference)
-    if expect_digest is not None and old.digest != expect_digest:
+    if expect_digest is not None and not old.is_named(expect_digest):
         raise TagMoved(f"{reference} is {old.digest}, not {expect_digest}", hint="look at it, then name its new digest")
     return old
 
@@ -168,7 +168,7 @@ class _Work:
         self.reader = Reader(store, target)
         self.of_images: Mapping[str, Wish] = {}
         self.manifests: list[tuple[Manifest, Manifest]] = []
-        self.configs: dict[str, tuple[ImageConfig, ImageConfig]] = {}
+        self.configs: dict[tuple[str, str], tuple[ImageConfig, ImageConfig]] = {}
         self.unlabelled: set[str] = set()
         self.converted = False
         self.looks = False
@@ -203,11 +203,12 @@ class _Work:
             return old
         wish, new = self.wish_of(old.digest), old
         if wish.of_config or wish.annotations:
-            config = self._configured(old, wish, where)
+            original = self.reader.config(old)
+            config = self._configured(original, old, wish, where)
             check_labels(where, wish.annotations, config.labels if config else EMPTY)
             if config is not None:
                 self.unlabelled |= wish.annotations.keys() - config.labels.keys()
-                if config.digest != old.config.digest:  # a descriptor that lies is not ours to mend
+                if config is not original:  # a descriptor that lies is not ours to mend
                     new = old.with_config(config.digest, len(config.raw))
         # Without annotations to touch, a Docker image stays one.
         if old.is_docker and touches((wish.annotations, wish.remove), old.annotations):
@@ -215,14 +216,15 @@ class _Work:
             self.converted = True
         return new.with_annotations(wish.annotations, wish.remove)
 
-    def _configured(self, manifest: Manifest, wish: Wish, where: str) -> ImageConfig | None:
-        config = self.reader.config(manifest)
+    def _configured(self, config: ImageConfig | None, manifest: Manifest, wish: Wish, where: str) -> ImageConfig | None:
+        """The configuration's successor; itself when nothing in it changes."""
         if config is not None:
             new = config.with_labels(wish.labels, wish.remove_labels).with_env(wish.env)
             if wish.configure is not None:
                 new = wish.configure(new)
-            if new is not config:
-                self.configs[config.digest] = (config, new)
+            if new == config:
+                return config
+            self.configs[config.digest, new.digest] = (config, new)
             return new
         if wish.labels or wish.env or wish.configure:
             raise StoreError(f"{where} is no container image ({manifest.config.media_type}): it has no labels")

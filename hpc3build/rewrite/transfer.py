@@ -36,7 +36,7 @@ def transfer(
     tag = to.tag or ("latest" if to.digest is None else None)
     before = _there(target, tag or rewrite.new_digest)
     written: list[str] = []
-    if before is None or before.digest != rewrite.new_digest:
+    if before is None or before.raw != rewrite.new.raw:
         work = _Transfer(source, target, rewrite, written, here)
         work.bring(rewrite.new)
         for _, referrer in rewrite.referrers:
@@ -90,7 +90,7 @@ class _Transfer:
         beside = self._here and self._target is not self._source and not manifest.is_index
         if beside and (config := manifest.config.digest) not in self._configs:
             # Of the layers' place each image of containers-storage knows, of the configuration its own name alone.
-            self._target.put_blob(read_blob(self._source, config))
+            self._target.put_blob(read_blob(self._source, config), config)
         for child in _once(manifest.descriptors, self._done):
             if self._here and child.digest not in self._new and child.digest not in self._configs:
                 continue

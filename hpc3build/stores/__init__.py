@@ -33,8 +33,8 @@ class Store(Protocol):
     def blob(self, digest: str) -> AbstractContextManager[BinaryIO]:
         """A stream, read forward only; one that is read to its end is verified then (ImageError)."""
 
-    def put_blob(self, content: bytes) -> str:
-        """Store a small blob (a configuration) and return its digest."""
+    def put_blob(self, content: bytes, digest: str | None = None) -> str:
+        """Store a small blob (a configuration) under ``digest``, which it has already, or its sha256; returns that."""
 
     def copy_blob(self, blob: Descriptor, source: Store) -> None:
         """Bring a blob of any size here from another store, verified; one that is there stays."""
