@@ -17,8 +17,8 @@ from hpc3build.reference import Reference
 from hpc3build.rewrite import survey
 from hpc3build.rewrite.target import DEFAULT, Target, for_descriptors
 from hpc3build.rewrite.tree import Edit, Fold, Node, Reader, touches
-from hpc3build.stores import Store, is_absence, named
-from hpc3build.stores.referrers import About, names_no_image
+from hpc3build.stores import Store, is_absence, named, tag_to_write
+from hpc3build.stores.referrers import About
 
 Policy = Literal["keep", "move", "refuse", "ignore"]
 
@@ -100,7 +100,7 @@ def plan(
     work.of_images = of_images or {}
     work.looks = referrers != "ignore"
     work.run()
-    tag = _tag(store, reference)
+    tag = tag_to_write(reference, store)
     if not work.manifests:
         return Rewrite(reference, tag, old, warnings=tuple(work.notes))
     successors = {before.digest: after for before, after in work.manifests}
@@ -362,9 +362,3 @@ def _says(annotations: Mapping[str, str], edit: Edit) -> bool:
 def platform_name(platform: Mapping[str, str]) -> str:
     """``linux/amd64/v3``."""
     return "/".join(platform[part] for part in ("os", "architecture", "variant") if platform.get(part)) or "no platform"
-
-
-def _tag(store: Store, reference: Reference) -> str | None:
-    if reference.tag or reference.digest or reference.image_id:
-        return reference.tag
-    return next((tag for tag in store.tags() if not names_no_image(tag)), None)

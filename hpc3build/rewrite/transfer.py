@@ -11,7 +11,7 @@ from hpc3build.rewrite.diff import changes
 from hpc3build.rewrite.plan import Rewrite
 from hpc3build.rewrite.receipt import Entry
 from hpc3build.rewrite.write import Result, keep, notes_of, put_in_list, read_back
-from hpc3build.stores import Store, is_absence, read_blob
+from hpc3build.stores import Store, is_absence, read_blob, tag_to_write
 
 
 def transfer(
@@ -33,7 +33,7 @@ def transfer(
     ``backup_tag`` is for what ``to`` named before. Where ``to`` has a digest and no tag, it is the new image's own, and
     no tag is written. Raises TagMoved when ``to`` is moved by somebody else meanwhile.
     """
-    tag = to.tag or ("latest" if to.digest is None else None)
+    tag = tag_to_write(to)
     before = _there(target, tag or rewrite.new_digest)
     written: list[str] = []
     if before is None or before.raw != rewrite.new.raw:

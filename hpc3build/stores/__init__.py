@@ -130,6 +130,21 @@ def named(store: Store, reference: Reference) -> Manifest:
         raise
 
 
+def tag_to_write(reference: Reference, there: Store | None = None) -> str | None:
+    """The tag that is written under a reference; None where a digest or an image ID names the image.
+
+    ``there`` is the store in which the new image takes the place of what the reference names: of a path without a tag
+    that is its only image, which may have no tag. Elsewhere such a path gets the tag ``latest``, as a repository does.
+    """
+    if reference.tag or reference.digest or reference.image_id:
+        return reference.tag
+    if there is None:
+        return "latest"
+    from hpc3build.stores.referrers import names_no_image
+
+    return next((tag for tag in there.tags() if not names_no_image(tag)), None)
+
+
 def _listed(tags: Sequence[str], wanted: str) -> str:
     """The nearest first, some of many; what names no image of its own is left out."""
     import difflib

@@ -15,7 +15,7 @@ from hpc3build.oci import DOCKER_FOREIGN_LAYER, IMAGE_CONFIGS, INDEXES, OCI_FORE
 from hpc3build.reference import Reference
 from hpc3build.rewrite.survey import follow, start
 from hpc3build.run import Runner
-from hpc3build.stores import Store, named, open_store, open_target, read_blob
+from hpc3build.stores import Store, named, open_store, open_target, read_blob, tag_to_write
 from hpc3build.stores.access import Access
 
 
@@ -73,7 +73,7 @@ def create(
         if not dry_run and store is not None:
             for source, child in sources:
                 _copy(store, source, child)
-            store.put_manifest(manifest, reference.tag)
+            store.put_manifest(manifest, tag_to_write(reference))
         return Indexed(reference, None, manifest, _warnings(entries))
 
 
@@ -100,7 +100,7 @@ def annotate(
         if new.digest != old.digest:
             warnings += follow(store, start(store, [old.digest])(), {}, move=False).told
             if not dry_run:
-                store.put_manifest(new, reference.tag, expect=old.digest)
+                store.put_manifest(new, tag_to_write(reference, store), expect=old.digest)
         return Indexed(reference, old.digest, new, warnings)
 
 
