@@ -25,7 +25,8 @@ Policy = Literal["keep", "move", "refuse", "ignore"]
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A plan. ``manifests`` are pairs of an old and a new manifest, children first; the last one is tagged.
+    """A plan. ``manifests`` are pairs of an old and a new manifest, children first; the last one is tagged. Several
+    old ones may become one new one.
 
     ``tag`` is None where an untagged image is rewritten: its successor is untagged too. ``old`` is what the reference
     names. ``configs`` are pairs of an image's old configuration and its new one. ``referrers`` follow the images that

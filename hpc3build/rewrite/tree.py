@@ -129,8 +129,8 @@ class Reader:
 class Fold:
     """What changes, by path: new images, pairs of descriptors, pairs of indexes.
 
-    ``changed`` are the old and the new manifests in writing order, by the new digest; ``relinked`` counts attestations
-    that follow their image.
+    ``changed`` are the old and the new manifests in writing order, by the old digest: several may become one;
+    ``relinked`` counts attestations that follow their image.
     """
 
     images: Mapping[Path, Manifest]
@@ -150,7 +150,7 @@ class Fold:
     def _note(self, old: Manifest, new: Manifest) -> None:
         if new != old:
             self._renamed[old.digest] = new.digest
-            self.changed[new.digest] = (old, new)
+            self.changed[old.digest] = (old, new)
 
     def _new(self, node: Node) -> Manifest | None:
         """What ``node`` becomes, None when it stays."""

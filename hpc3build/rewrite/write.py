@@ -46,8 +46,10 @@ def apply(store: Store, rewrite: Rewrite, *, backup_tag: str | None = None, veri
     """
     written = [store.put_blob(blob) for blob in rewrite.blobs]
     for old, child in rewrite.manifests[:-1]:
-        store.put_manifest(child, None)
-        written += [child.digest, *put_in_list(store, child, old.digest)]
+        if child.digest not in written:  # of several that become one
+            store.put_manifest(child, None)
+            written.append(child.digest)
+        written += put_in_list(store, child, old.digest)
     for _, referrer in rewrite.referrers:
         store.put_manifest(referrer, None)
         written += [referrer.digest, *put_in_list(store, referrer)]
@@ -90,7 +92,7 @@ def undo_of(rewrite: Rewrite, backup_tag: str | None) -> Entry | None:
 def would(rewrite: Rewrite) -> tuple[str, ...]:
     """The digests that ``apply`` would write, lists of referrers apart."""
     manifests = (*rewrite.manifests[:-1], *rewrite.referrers, *rewrite.manifests[-1:])
-    return (*map(digest_of, rewrite.blobs), *(new.digest for _, new in manifests))
+    return tuple(dict.fromkeys((*map(digest_of, rewrite.blobs), *(new.digest for _, new in manifests))))
 
 
 def keep(store: Store, manifest: Manifest, named: Reference, tag: str) -> None:
