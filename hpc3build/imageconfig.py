@@ -11,7 +11,7 @@ from typing import Any
 from hpc3build import jsonedit
 from hpc3build.errors import ImageError
 from hpc3build.jsonread import as_object, get_list, get_pairs, get_text, get_texts
-from hpc3build.oci import Manifest, check_digest, check_pairs, digest_of, verify
+from hpc3build.oci import check_digest, check_pairs, digest_of, verify
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,3 @@ class ImageConfig:
             for position in places:
                 raw = jsonedit.set_member(raw, ("config", "Env", position), f"{name}={value}")
         return self if raw == self.raw else ImageConfig.parse(raw)
-
-
-def declared(manifest: Manifest, config: ImageConfig) -> dict[str, str]:
-    """What an image says of itself, as a runtime sees it: labels win over the manifest's annotations (rule R10)."""
-    return {**manifest.annotations, **config.labels}

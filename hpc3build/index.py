@@ -18,6 +18,7 @@ from typing import Any
 from hpc3build.errors import InputError
 from hpc3build.facts import Place, cpu
 from hpc3build.facts import vocabulary as voc
+from hpc3build.facts.labels import over
 from hpc3build.jsonread import EMPTY
 from hpc3build.match.seal import DECIDING, seal
 from hpc3build.oci import OCI_INDEX, Manifest
@@ -138,7 +139,9 @@ def _entry(image: Flavour, variant: str) -> dict[str, Any]:
         platform.pop("variant", None)
     if variant:
         platform["variant"] = variant
-    told = {**(members.pop("annotations", None) or {}), **image.discriminators()}
+    there = members.pop("annotations", None) or {}
+    # What labels leave in doubt is no longer among the pairs.
+    told = over({name: value for name, value in there.items() if name in image.pairs}, image.discriminators())
     told.pop(voc.SEAL.name, None)
     if image.size is not None:
         told[voc.SIZE.name] = str(image.size)

@@ -10,6 +10,7 @@ from typing import Literal
 from hpc3build.errors import Contradiction, InputError, StoreError, TagMoved
 from hpc3build.facts import Place
 from hpc3build.facts import vocabulary as voc
+from hpc3build.facts.labels import contradicting
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonread import EMPTY
 from hpc3build.oci import Descriptor, Manifest
@@ -131,11 +132,13 @@ def read(store: Store, reference: Reference, expect_digest: str | None) -> Manif
 
 
 def check_labels(where: str, annotations: Mapping[str, str], labels: Mapping[str, str]) -> None:
-    """Rule R10: runtimes see the label, so an annotation that says otherwise would mislead."""
-    wrong = [key for key in sorted(annotations) if labels.get(key, annotations[key]) != annotations[key]]
+    """Rule R10: runtimes see the label, under whatever name, so an annotation that says otherwise would mislead."""
+    wrong = [(key, name) for key in sorted(annotations) for name in contradicting(key, annotations[key], labels)]
     if wrong:
         told = "; ".join(
-            f"{key}: the label says {labels[key][:100]!r}, not {annotations[key][:100]!r}" for key in wrong
+            f"{key}: the label {'' if name == key else f'{name} '}says {labels[name][:100]!r}, "
+            f"not {annotations[key][:100]!r}"
+            for key, name in wrong
         )
         raise Contradiction(
             f"{where}: labels of the image contradict the annotations: {told}",
@@ -220,7 +223,8 @@ class _Work:
     def _configured(self, config: ImageConfig | None, manifest: Manifest, wish: Wish, where: str) -> ImageConfig | None:
         """The configuration's successor; itself when nothing in it changes."""
         if config is not None:
-            new = config.with_labels(wish.labels, wish.remove_labels).with_env(wish.env)
+            older = {name for key, value in wish.labels.items() for name in contradicting(key, value, config.labels)}
+            new = config.with_labels(wish.labels, (*wish.remove_labels, *sorted(older))).with_env(wish.env)
             if wish.configure is not None:
                 new = wish.configure(new)
             if new == config:
