@@ -87,11 +87,7 @@ class NewArchive:
             os.fsync(file.fileno())
             file.close()
             self._file = None
-            try:
-                os.link(self._new, self.path)  # which is not made over a file that came meanwhile
-                self._new.unlink()
-            except PermissionError:  # a file system without links
-                self._new.rename(self.path)
+            self._take_place()
             sync_folder(self.path.parent)
 
     def tags(self) -> tuple[str, ...]:
@@ -117,6 +113,22 @@ class NewArchive:
         if self._file is None:
             raise StoreError(f"oci-archive:{self.path} is finished")
         return self._file
+
+    def _take_place(self) -> None:
+        """Never over a file that came meanwhile."""
+        try:
+            os.link(self._new, self.path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links; there the name is taken first, by an empty file
+            self.path.open("xb").close()
+            try:
+                self._new.replace(self.path)
+            except BaseException:
+                self.path.unlink()
+                raise
+        else:
+            self._new.unlink()
 
     def _add(self, name: str, content: bytes) -> None:
         with told(self._new):
