@@ -12,6 +12,7 @@ import pytest
 
 from hpc3build.errors import InputError
 from hpc3build.facts import vocabulary as voc
+from hpc3build.index import Flavour, arrange
 from hpc3build.oci import Manifest
 from hpc3build.reference import parse
 from hpc3build.run import run
@@ -100,6 +101,27 @@ def test_architectures_side_by_side(tmp_path: Path) -> None:
     names = ("v3", "arm", "generic")
     done = create(parse(f"oci:{tmp_path}:all"), [parse(f"oci:{tmp_path}:{name}") for name in names], run)
     assert entries(done, {**there, "arm": arm}) == [("generic", None), ("v3", "v3"), ("arm", None)]
+
+
+def flavour(name: str, system: str, pairs: Mapping[str, str]) -> Flavour:
+    descriptor = {"mediaType": "x", "digest": name, "size": 1}
+    return Flavour(descriptor, {"os": system, "architecture": "amd64"}, pairs)
+
+
+def test_systems_side_by_side() -> None:
+    """Windows' image is no baseline for Linux, and never before Linux's own."""
+    windows = flavour("w", "windows", FLAVOURS["generic"])
+    linux = [flavour(name, "linux", FLAVOURS[name]) for name in ("v3", "generic-mpich")]
+    entries = arrange([windows, *linux])
+    assert [(entry["digest"], entry["platform"].get("variant")) for entry in entries] == [
+        ("generic-mpich", None),
+        ("v3", "v3"),
+        ("w", None),
+    ]
+    with pytest.raises(InputError, match=r"no image of amd64 runs on all hosts"):
+        arrange([windows, linux[0]])
+    with pytest.raises(InputError, match=r"no image of windows/amd64 runs on all hosts"):
+        arrange([flavour("w", "windows", {}), *linux])
 
 
 def test_twins_are_told(tmp_path: Path) -> None:
