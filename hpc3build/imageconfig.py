@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -11,29 +11,36 @@ from typing import Any
 from hpc3build import jsonedit
 from hpc3build.errors import ImageError
 from hpc3build.jsonread import as_object, get_list, get_pairs, get_text, get_texts
-from hpc3build.oci import Manifest, check_digest, check_pairs, digest_of, verify
+from hpc3build.oci import check_digest, check_pairs, digest_of, verify
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """An image's configuration: the bytes that were read. Its digest is the image ID. Made by ``parse``."""
+    """An image's configuration: the bytes that were read. Its digest is the image ID. Made by ``parse``.
+
+    ``name`` is the digest that it was asked for, empty for none.
+    """
 
     raw: bytes
+    name: str = field(default="", compare=False)
 
     @classmethod
     def parse(cls, raw: bytes, expect_digest: str | None = None) -> ImageConfig:
-        """Read and check a configuration. Raises ImageError for anything malformed and a digest that differs."""
+        """Read and check a configuration; ``expect_digest`` stays its digest, whatever the algorithm.
+
+        Raises ImageError for anything malformed and a digest that differs.
+        """
         if expect_digest is not None:
             verify(raw, expect_digest, "config")
-        config = cls(raw)
+        config = cls(raw, expect_digest or "")
         _ = config.labels, config.env, config.entrypoint, config.cmd, config.user, config.working_dir
         _ = config.architecture, config.os, config.diff_ids, config.created, config.history, config.volumes
         return config
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the bytes: the image ID."""
-        return digest_of(self.raw)
+        """The one that it was asked for, else sha256 of the bytes: the image ID."""
+        return self.name or digest_of(self.raw)
 
     @cached_property
     def json(self) -> Mapping[str, Any]:
@@ -152,8 +159,3 @@ class ImageConfig:
             for position in places:
                 raw = jsonedit.set_member(raw, ("config", "Env", position), f"{name}={value}")
         return self if raw == self.raw else ImageConfig.parse(raw)
-
-
-def declared(manifest: Manifest, config: ImageConfig) -> dict[str, str]:
-    """What an image says of itself, as a runtime sees it: labels win over the manifest's annotations (rule R10)."""
-    return {**manifest.annotations, **config.labels}

@@ -18,6 +18,7 @@ from typing import Any
 from hpc3build.errors import InputError
 from hpc3build.facts import Place, cpu
 from hpc3build.facts import vocabulary as voc
+from hpc3build.facts.labels import over
 from hpc3build.jsonread import EMPTY
 from hpc3build.match.seal import DECIDING, seal
 from hpc3build.oci import OCI_INDEX, Manifest
@@ -44,6 +45,11 @@ class Flavour:
     pairs: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     size: int | None = None
     attestation: bool = False
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """System and architecture: one runs nothing of another."""
+        return str(self.platform.get("os")), str(self.platform.get("architecture"))
 
     @property
     def target(self) -> str | None:
@@ -83,14 +89,15 @@ class Flavour:
 def arrange(flavours: Sequence[Flavour], *, first_as_default: bool = False) -> list[dict[str, Any]]:
     """The descriptors in their order, with platform and annotations.
 
-    Raises InputError where an architecture has no baseline flavour, unless its first one is declared to be that.
+    Raises InputError where an architecture of a system has no baseline flavour, unless its first one is declared to be
+    that. Linux comes first: entry 0 is what runtimes take that know of no platforms.
     """
     images = [flavour for flavour in flavours if not flavour.attestation]
     entries: list[dict[str, Any]] = []
     late: list[dict[str, Any]] = []
-    for architecture in dict.fromkeys(str(image.platform.get("architecture")) for image in images):
-        group = [image for image in images if str(image.platform.get("architecture")) == architecture]
-        first = _first(group, architecture, first_as_default)
+    for kind in sorted(dict.fromkeys(image.kind for image in images), key=lambda kind: kind[0] != "linux"):
+        group = [image for image in images if image.kind == kind]
+        first = _first(group, kind, first_as_default)
         rest = [image for image in group if image is not first]
         levels = [level for level in LEVELS if LEVELS[level]]
         plain = {level: _plain(rest, level, first) for level in levels}
@@ -112,13 +119,14 @@ def _plain(group: Sequence[Flavour], level: str, first: Flavour) -> Flavour | No
     return min(found, key=lambda image: image.pairs.get(voc.MPI.name) != first.pairs.get(voc.MPI.name), default=None)
 
 
-def _first(group: Sequence[Flavour], architecture: str, first_as_default: bool) -> Flavour:
+def _first(group: Sequence[Flavour], kind: tuple[str, str], first_as_default: bool) -> Flavour:
     baselines = [image for image in group if image.is_baseline]
     if baselines:
         return min(baselines, key=lambda image: image.pairs.get(voc.MPI.name, "") != "none")
     if first_as_default:
         return group[0]
     there = ", ".join(sorted({image.target or "unknown" for image in group}))
+    architecture = kind[1] if kind[0] == "linux" else "/".join(kind)
     raise InputError(
         f"no image of {architecture} runs on all hosts of that architecture (CPU targets: {there})",
         hint="runtimes take the first entry: add an image of a generic target without GPU, or --first-as-default",
@@ -138,7 +146,9 @@ def _entry(image: Flavour, variant: str) -> dict[str, Any]:
         platform.pop("variant", None)
     if variant:
         platform["variant"] = variant
-    told = {**(members.pop("annotations", None) or {}), **image.discriminators()}
+    there = members.pop("annotations", None) or {}
+    # What labels leave in doubt is no longer among the pairs.
+    told = over({name: value for name, value in there.items() if name in image.pairs}, image.discriminators())
     told.pop(voc.SEAL.name, None)
     if image.size is not None:
         told[voc.SIZE.name] = str(image.size)

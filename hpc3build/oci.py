@@ -58,13 +58,17 @@ def digest_of(content: bytes) -> str:
 
 def verify(content: bytes, digest: str, what: str) -> None:
     """Raise ImageError when ``content`` is not what ``digest`` says."""
-    algorithm = check_digest(digest, what).partition(":")[0]
-    found = f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+    found = _digest_like(check_digest(digest, what), content)
     if found != digest:
         raise ImageError(
             f"{what}: the content has the digest {found}, not {digest}",
             hint="it was altered on the way or where it lies; fetch the image again",
         )
+
+
+def _digest_like(digest: str, content: bytes) -> str:
+    algorithm = digest.partition(":")[0]
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
 
 
 def check_digest(digest: object, what: str) -> str:
@@ -115,28 +119,41 @@ class Descriptor:
 
 @dataclass(frozen=True)
 class Manifest:
-    """An image manifest or an index: media type and the bytes that were read. Made by ``parse``."""
+    """An image manifest or an index: media type and the bytes that were read. Made by ``parse``.
+
+    ``name`` is the digest that it was asked for, empty for none.
+    """
 
     media_type: str
     raw: bytes
+    name: str = field(default="", compare=False)
 
     @classmethod
-    def parse(cls, raw: bytes, media_type: str | None = None, expect_digest: str | None = None) -> Manifest:
+    def parse(
+        cls, raw: bytes, media_type: str | None = None, expect_digest: str | None = None, what: str = "manifest"
+    ) -> Manifest:
         """Read and check a manifest.
 
-        ``media_type`` is what the store said of it (Content-Type, descriptor), ``expect_digest`` what was asked for.
+        ``media_type`` is what the store said of it (Content-Type, descriptor), ``expect_digest`` what was asked for:
+        it stays its digest, whatever the algorithm. ``what`` stands in the message where that differs.
         Raises ImageError for anything malformed, for a digest that differs, and for types this program does not know.
         """
         if expect_digest is not None:
-            verify(raw, expect_digest, "manifest")
-        manifest = cls(_media_type(raw, media_type), raw)
+            verify(raw, expect_digest, what)
+        manifest = cls(_media_type(raw, media_type), raw, expect_digest or "")
         _ = manifest.annotations, manifest.descriptors, manifest.subject
         return manifest
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the bytes."""
-        return digest_of(self.raw)
+        """The one that it was asked for, by which what refers to it goes on finding it; else sha256 of the bytes."""
+        return self.name or digest_of(self.raw)
+
+    def is_named(self, digest: str | None) -> bool:
+        """Whether this is a digest of the bytes, by any algorithm: registries name what is put by their own."""
+        return digest is not None and (
+            digest == self.digest or (is_digest(digest) and digest == _digest_like(digest, self.raw))
+        )
 
     @property
     def size(self) -> int:

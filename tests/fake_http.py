@@ -113,8 +113,10 @@ def error(code: int, name: str = "", headers: Headers | None = None, message: st
     return Answer(code, {"Content-Type": "application/json", **(headers or {})}, body)
 
 
-def digest_of(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+def digest_of(content: bytes, like: str = "sha256:") -> str:
+    """By the algorithm of the digest ``like``."""
+    algorithm = like.partition(":")[0]
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
 
 
 def ranged(request: Recorded, content: bytes, ranges: bool = True) -> Answer:

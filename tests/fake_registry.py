@@ -179,7 +179,7 @@ class FakeRegistry(Faulty):
         for child in document.get("manifests", ()):
             if child["digest"] not in self.manifests.get(name, {}):
                 return error(400, "MANIFEST_BLOB_UNKNOWN", message="blob unknown to registry")
-        digest = digest_of(raw)
+        digest = digest_of(raw, reference if ":" in reference else "sha256:")
         now = self.tags.get(name, {}).get(reference)
         wanted = request.headers.get("if-match")
         if self.heeds_if_match and wanted and wanted != f'"{now}"':
@@ -217,10 +217,11 @@ class FakeRegistry(Faulty):
             return error(404, "BLOB_UPLOAD_UNKNOWN")
         if request.method == "DELETE":
             return Answer(204)
-        if digest_of(request.body) != query.get("digest", [""])[0]:
+        digest = query.get("digest", ["sha256:"])[0]
+        if digest_of(request.body, digest) != digest:
             return error(400, "DIGEST_INVALID", message="provided digest did not match uploaded content")
-        self.blobs.setdefault(name, {})[digest_of(request.body)] = request.body
-        return Answer(201, {"Docker-Content-Digest": digest_of(request.body)})
+        self.blobs.setdefault(name, {})[digest] = request.body
+        return Answer(201, {"Docker-Content-Digest": digest})
 
     def _catalog(self, request: Recorded) -> Answer:
         if not self.catalog:

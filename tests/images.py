@@ -122,13 +122,13 @@ def make_layout(
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": types[0],
-        "config": _put(path, types[1], json.dumps(image, indent=indent).encode()),
-        "layers": [_put(path, layer_type, compress(tar, compression)) for tar in tars],
+        "config": put(path, types[1], json.dumps(image, indent=indent).encode()),
+        "layers": [put(path, layer_type, compress(tar, compression)) for tar in tars],
     }
     if annotations is not None:
         document["annotations"] = dict(annotations)
     raw = json.dumps(document, indent=indent).encode()
-    add_entry(path, _put(path, types[0], raw), tag)
+    add_entry(path, put(path, types[0], raw), tag)
     return Manifest.parse(raw)
 
 
@@ -137,14 +137,14 @@ def make_index(path: Path, manifests: Sequence[Manifest], *, tag: str | None = "
     children = [{"mediaType": m.media_type, "digest": m.digest, "size": m.size} for m in manifests]
     kind = f"{OCI}.index.v1+json"
     raw = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": children, **members}).encode()
-    add_entry(path, _put(path, kind, raw), tag)
+    add_entry(path, put(path, kind, raw), tag)
     return Manifest.parse(raw)
 
 
 def make_document(path: Path, document: Mapping[str, Any], *, tag: str | None = None, **style: Any) -> Manifest:
     """Add a manifest or index that is given as a document; with a tag, or as a blob alone."""
     raw = json.dumps(document, **style).encode()
-    descriptor = _put(path, str(document["mediaType"]), raw)
+    descriptor = put(path, str(document["mediaType"]), raw)
     if tag is not None:
         add_entry(path, descriptor, tag)
     return Manifest.parse(raw)
@@ -165,9 +165,10 @@ def add_entry(path: Path, descriptor: Mapping[str, Any], tag: str | None) -> Non
     file.write_text(json.dumps(index))
 
 
-def _put(path: Path, media_type: str, content: bytes) -> dict[str, Any]:
-    digest = _digest(content)
-    file = path / "blobs" / "sha256" / digest.partition(":")[2]
+def put(path: Path, media_type: str, content: bytes, algorithm: str = "sha256") -> dict[str, Any]:
+    """Add a blob under its digest, and return its descriptor."""
+    digest = f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+    file = path / "blobs" / digest.replace(":", "/")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     return {"mediaType": media_type, "digest": digest, "size": len(content)}

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hpc3build.evidence.layers import ImageFiles
+from hpc3build.facts.labels import declared
 from hpc3build.findings import Finding, Outcome
-from hpc3build.imageconfig import ImageConfig, declared
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.oci import Manifest
 
 
@@ -23,7 +24,7 @@ class Image:
     @property
     def declared(self) -> Mapping[str, str]:
         """What it says of itself."""
-        return declared(self.manifest, self.config)
+        return declared(self.manifest.annotations, self.config.labels)
 
 
 class Severity(enum.Enum):

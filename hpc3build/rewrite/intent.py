@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -124,17 +125,24 @@ def read(manifest: Manifest) -> Intent:
             said["tag"],
             said["writer"],
             said["slot"],
-            float(said["lease"]),
-            float(said["at"]),
+            _number(said["lease"]),
+            _number(said["at"]),
             said["base"],
             MappingProxyType(edits),
             frozenset(said["seen"]),
             said["done"],
         )
         _check(intent)
-    except (KeyError, ValueError, TypeError, AttributeError, InputError) as error:
+    except (KeyError, ValueError, OverflowError, TypeError, AttributeError, InputError) as error:
         raise ImageError(f"{manifest.digest}: a writer's intent that is malformed: {error}") from error
     return intent
+
+
+def _number(value: Any) -> float:
+    """JSON as Python reads it has NaN, infinities, and integers of any length."""
+    if type(value) not in (int, float) or not math.isfinite(number := float(value)):
+        raise ValueError("a number that is none")
+    return number
 
 
 def _document(manifest: Manifest) -> Any:
@@ -145,13 +153,14 @@ def _document(manifest: Manifest) -> Any:
 
 
 def _check(intent: Intent) -> None:
-    texts = (intent.tag, intent.writer, intent.slot, intent.base, *intent.seen)
-    if not all(isinstance(text, str) for text in texts) or type(intent.done) is not bool:
+    names = (intent.writer, intent.slot, *intent.seen, *(edit.writer for edit in intent.edits.values()))
+    if not all(isinstance(text, str) for text in (intent.tag, intent.base, *names)) or type(intent.done) is not bool:
         raise ValueError("of other types")
-    if not _WRITER.fullmatch(intent.writer) or not _WRITER.fullmatch(intent.slot) or not 0 < intent.lease <= 86400:
+    if not all(map(_WRITER.fullmatch, names)) or not 0 < intent.lease <= 86400:
         raise ValueError("writer or lease")
+    (intent.tag + intent.base).encode()  # UnicodeEncodeError is a ValueError
     for key, edit in intent.edits.items():
-        if type(edit.start) is not int or type(edit.writer) is not str or type(edit.value) not in (str, type(None)):
+        if type(edit.start) is not int or type(edit.value) not in (str, type(None)):
             raise ValueError(f"edit of {key}")
         if key.startswith(voc.FORBIDDEN_PREFIXES):
             raise ValueError(f"{key} is never written")

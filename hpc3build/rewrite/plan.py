@@ -11,6 +11,7 @@ from hpc3build.errors import Contradiction, InputError, StoreError, TagMoved
 from hpc3build.facts import Place
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.given import refuse_forbidden
+from hpc3build.facts.labels import contradicting
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonread import EMPTY
 from hpc3build.oci import Descriptor, Manifest
@@ -18,15 +19,16 @@ from hpc3build.reference import Reference
 from hpc3build.rewrite import survey
 from hpc3build.rewrite.target import DEFAULT, Target, for_descriptors
 from hpc3build.rewrite.tree import Edit, Fold, Node, Reader, touches
-from hpc3build.stores import Store, is_absence, named
-from hpc3build.stores.referrers import About, names_no_image
+from hpc3build.stores import Store, is_absence, named, tag_to_write
+from hpc3build.stores.referrers import About
 
 Policy = Literal["keep", "move", "refuse", "ignore"]
 
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A plan. ``manifests`` are pairs of an old and a new manifest, children first; the last one is tagged.
+    """A plan. ``manifests`` are pairs of an old and a new manifest, children first; the last one is tagged. Several
+    old ones may become one new one.
 
     ``tag`` is None where an untagged image is rewritten: its successor is untagged too. ``old`` is what the reference
     names. ``configs`` are pairs of an image's old configuration and its new one. ``referrers`` follow the images that
@@ -104,7 +106,7 @@ def plan(
     work.of_images = of_images or {}
     work.looks = referrers != "ignore"
     work.run()
-    tag = _tag(store, reference)
+    tag = tag_to_write(reference, store)
     if not work.manifests:
         return Rewrite(reference, tag, old, warnings=tuple(work.notes))
     successors = {before.digest: after for before, after in work.manifests}
@@ -128,17 +130,19 @@ def plan(
 def read(store: Store, reference: Reference, expect_digest: str | None) -> Manifest:
     """What the reference names, checked against the digest that the user expects (TagMoved)."""
     old = named(store, reference)
-    if expect_digest is not None and old.digest != expect_digest:
+    if expect_digest is not None and not old.is_named(expect_digest):
         raise TagMoved(f"{reference} is {old.digest}, not {expect_digest}", hint="look at it, then name its new digest")
     return old
 
 
 def check_labels(where: str, annotations: Mapping[str, str], labels: Mapping[str, str]) -> None:
-    """Rule R10: runtimes see the label, so an annotation that says otherwise would mislead."""
-    wrong = [key for key in sorted(annotations) if labels.get(key, annotations[key]) != annotations[key]]
+    """Rule R10: runtimes see the label, under whatever name, so an annotation that says otherwise would mislead."""
+    wrong = [(key, name) for key in sorted(annotations) for name in contradicting(key, annotations[key], labels)]
     if wrong:
         told = "; ".join(
-            f"{key}: the label says {labels[key][:100]!r}, not {annotations[key][:100]!r}" for key in wrong
+            f"{key}: the label {'' if name == key else f'{name} '}says {labels[name][:100]!r}, "
+            f"not {annotations[key][:100]!r}"
+            for key, name in wrong
         )
         raise Contradiction(
             f"{where}: labels of the image contradict the annotations: {told}",
@@ -172,7 +176,7 @@ class _Work:
         self.reader = Reader(store, target)
         self.of_images: Mapping[str, Wish] = {}
         self.manifests: list[tuple[Manifest, Manifest]] = []
-        self.configs: dict[str, tuple[ImageConfig, ImageConfig]] = {}
+        self.configs: dict[tuple[str, str], tuple[ImageConfig, ImageConfig]] = {}
         self.unlabelled: set[str] = set()
         self.converted = False
         self.looks = False
@@ -207,11 +211,12 @@ class _Work:
             return old
         wish, new = self.wish_of(old.digest), old
         if wish.of_config or wish.annotations:
-            config = self._configured(old, wish, where)
+            original = self.reader.config(old)
+            config = self._configured(original, old, wish, where)
             check_labels(where, wish.annotations, config.labels if config else EMPTY)
             if config is not None:
                 self.unlabelled |= wish.annotations.keys() - config.labels.keys()
-                if config.digest != old.config.digest:  # a descriptor that lies is not ours to mend
+                if config is not original:  # a descriptor that lies is not ours to mend
                     new = old.with_config(config.digest, len(config.raw))
         # Without annotations to touch, a Docker image stays one.
         if old.is_docker and touches((wish.annotations, wish.remove), old.annotations):
@@ -219,14 +224,16 @@ class _Work:
             self.converted = True
         return new.with_annotations(wish.annotations, wish.remove)
 
-    def _configured(self, manifest: Manifest, wish: Wish, where: str) -> ImageConfig | None:
-        config = self.reader.config(manifest)
+    def _configured(self, config: ImageConfig | None, manifest: Manifest, wish: Wish, where: str) -> ImageConfig | None:
+        """The configuration's successor; itself when nothing in it changes."""
         if config is not None:
-            new = config.with_labels(wish.labels, wish.remove_labels).with_env(wish.env)
+            older = {name for key, value in wish.labels.items() for name in contradicting(key, value, config.labels)}
+            new = config.with_labels(wish.labels, (*wish.remove_labels, *sorted(older))).with_env(wish.env)
             if wish.configure is not None:
                 new = wish.configure(new)
-            if new is not config:
-                self.configs[config.digest] = (config, new)
+            if new == config:
+                return config
+            self.configs[config.digest, new.digest] = (config, new)
             return new
         if wish.labels or wish.env or wish.configure:
             raise StoreError(f"{where} is no container image ({manifest.config.media_type}): it has no labels")
@@ -364,9 +371,3 @@ def _says(annotations: Mapping[str, str], edit: Edit) -> bool:
 def platform_name(platform: Mapping[str, str]) -> str:
     """``linux/amd64/v3``."""
     return "/".join(platform[part] for part in ("os", "architecture", "variant") if platform.get(part)) or "no platform"
-
-
-def _tag(store: Store, reference: Reference) -> str | None:
-    if reference.tag or reference.digest or reference.image_id:
-        return reference.tag
-    return next((tag for tag in store.tags() if not names_no_image(tag)), None)

@@ -12,7 +12,8 @@ from typing import Any
 
 from hpc3build import jsonedit
 from hpc3build.errors import Hpc3BuildError, InputError
-from hpc3build.oci import Manifest, check_digest, digest_of, verify
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest, check_digest
 from hpc3build.reference import Reference, parse
 
 VERSION = 1
@@ -23,7 +24,7 @@ MAX_BYTES = 1 << 30
 class Entry:
     """One tag that moved from ``before`` to ``after``. ``before`` is None where there was no such tag.
 
-    ``manifests`` are the old ones, children first, and ``blobs`` the old configurations.
+    ``manifests`` are the old ones, children first, and ``configs`` the old configurations.
     """
 
     reference: Reference
@@ -32,7 +33,7 @@ class Entry:
     after: str
     backup_tag: str | None = None
     manifests: tuple[Manifest, ...] = ()
-    blobs: tuple[bytes, ...] = ()
+    configs: tuple[ImageConfig, ...] = ()
 
 
 def document(entries: Iterable[Entry]) -> dict[str, Any]:
@@ -65,17 +66,14 @@ def _as_json(entry: Entry) -> dict[str, Any]:
             {"digest": manifest.digest, "media_type": manifest.media_type, "text": manifest.raw.decode()}
             for manifest in entry.manifests
         ],
-        "configs": [{"digest": digest_of(blob), "text": blob.decode()} for blob in entry.blobs],
+        "configs": [{"digest": config.digest, "text": config.raw.decode()} for config in entry.configs],
     }
 
 
 def _from_json(fields: Any, what: str) -> Entry:
     try:
         before = fields["before"]
-        configs = []
-        for config in fields["configs"]:
-            verify(config["text"].encode(), config["digest"], f"{what}.configs")
-            configs.append(config["text"].encode())
+        configs = tuple(ImageConfig.parse(one["text"].encode(), one["digest"]) for one in fields["configs"])
         manifests = tuple(
             Manifest.parse(one["text"].encode(), one["media_type"], one["digest"]) for one in fields["manifests"]
         )
@@ -88,7 +86,7 @@ def _from_json(fields: Any, what: str) -> Entry:
             check_digest(fields["after"], f"{what}.after"),
             fields.get("backup_tag"),
             manifests,
-            tuple(configs),
+            configs,
         )
     except AttributeError as error:
         raise TypeError from error

@@ -11,7 +11,7 @@ from hpc3build.rewrite.diff import changes
 from hpc3build.rewrite.plan import Rewrite
 from hpc3build.rewrite.receipt import Entry
 from hpc3build.rewrite.write import Result, keep, notes_of, put_in_list, read_back
-from hpc3build.stores import Store, is_absence, read_blob
+from hpc3build.stores import Store, is_absence, read_blob, tag_to_write
 
 
 def transfer(
@@ -33,10 +33,10 @@ def transfer(
     ``backup_tag`` is for what ``to`` named before. Where ``to`` has a digest and no tag, it is the new image's own, and
     no tag is written. Raises TagMoved when ``to`` is moved by somebody else meanwhile.
     """
-    tag = to.tag or ("latest" if to.digest is None else None)
+    tag = tag_to_write(to)
     before = _there(target, tag or rewrite.new_digest)
     written: list[str] = []
-    if before is None or before.digest != rewrite.new_digest:
+    if before is None or before.raw != rewrite.new.raw:
         work = _Transfer(source, target, rewrite, written, here)
         work.bring(rewrite.new)
         for _, referrer in rewrite.referrers:
@@ -90,7 +90,7 @@ class _Transfer:
         beside = self._here and self._target is not self._source and not manifest.is_index
         if beside and (config := manifest.config.digest) not in self._configs:
             # Of the layers' place each image of containers-storage knows, of the configuration its own name alone.
-            self._target.put_blob(read_blob(self._source, config))
+            self._target.put_blob(read_blob(self._source, config), config)
         for child in _once(manifest.descriptors, self._done):
             if self._here and child.digest not in self._new and child.digest not in self._configs:
                 continue

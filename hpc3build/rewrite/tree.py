@@ -129,8 +129,8 @@ class Reader:
 class Fold:
     """What changes, by path: new images, pairs of descriptors, pairs of indexes.
 
-    ``changed`` are the old and the new manifests in writing order, by the new digest; ``relinked`` counts attestations
-    that follow their image.
+    ``changed`` are the old and the new manifests in writing order, by the old digest: several may become one;
+    ``relinked`` counts attestations that follow their image.
     """
 
     images: Mapping[Path, Manifest]
@@ -148,17 +148,18 @@ class Fold:
         self._new(root)
 
     def _note(self, old: Manifest, new: Manifest) -> None:
-        if new.digest != old.digest:
+        if new != old:
             self._renamed[old.digest] = new.digest
-            self.changed[new.digest] = (old, new)
+            self.changed[old.digest] = (old, new)
 
     def _new(self, node: Node) -> Manifest | None:
         """What ``node`` becomes, None when it stays."""
         old = node.manifest
         if old is None or not node.is_index:
-            return self.images.get(node.path)
+            new = self.images.get(node.path)
+            return None if new == old else new
         news = ((child.path[-1], self._new(child)) for child in node.children)
-        below = [(at, new) for at, new in news if new is not None and new.digest != old.descriptors[at].digest]
+        below = [(at, new) for at, new in news if new is not None]
         edits = _Edits()
         for position, new in below:
             edits.add(*repointing(("manifests", position), new))
@@ -171,12 +172,13 @@ class Fold:
         if edit := self.indexes.get(node.path):
             edits.add_pairs(("annotations",), edit)
             asked = asked or touches(edit, old.annotations)
-        manifest = Manifest.parse(jsonedit.edit(old.raw, edits.values, edits.removed), old.media_type)
+        raw = jsonedit.edit(old.raw, edits.values, edits.removed)
+        manifest = old if raw == old.raw else Manifest.parse(raw, old.media_type)
         # Docker's list has no annotations, and lists nothing but Docker's own types.
         if old.is_docker and (asked or any(not new.is_docker for _, new in below)):
             manifest = manifest.to_oci()
         self._note(old, manifest)
-        return None if manifest.digest == old.digest else manifest
+        return None if manifest == old else manifest
 
     def _relink(self, edits: _Edits, old: Manifest, below: Mapping[int, Manifest]) -> None:
         # Of an image that is listed twice one may stay as it is, and with it what is said of it.

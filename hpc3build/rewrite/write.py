@@ -46,8 +46,10 @@ def apply(store: Store, rewrite: Rewrite, *, backup_tag: str | None = None, veri
     """
     written = [store.put_blob(blob) for blob in rewrite.blobs]
     for old, child in rewrite.manifests[:-1]:
-        store.put_manifest(child, None)
-        written += [child.digest, *put_in_list(store, child, old.digest)]
+        if child.digest not in written:  # of several that become one
+            store.put_manifest(child, None)
+            written.append(child.digest)
+        written += put_in_list(store, child, old.digest)
     for _, referrer in rewrite.referrers:
         store.put_manifest(referrer, None)
         written += [referrer.digest, *put_in_list(store, referrer)]
@@ -83,35 +85,36 @@ def undo_of(rewrite: Rewrite, backup_tag: str | None) -> Entry | None:
         rewrite.new_digest,
         backup_tag,
         tuple(old for old, _ in rewrite.manifests),
-        tuple(dict.fromkeys(old.raw for old, _ in rewrite.configs)),
+        tuple({old.digest: old for old, _ in rewrite.configs}.values()),
     )
 
 
 def would(rewrite: Rewrite) -> tuple[str, ...]:
     """The digests that ``apply`` would write, lists of referrers apart."""
     manifests = (*rewrite.manifests[:-1], *rewrite.referrers, *rewrite.manifests[-1:])
-    return (*map(digest_of, rewrite.blobs), *(new.digest for _, new in manifests))
+    return tuple(dict.fromkeys((*map(digest_of, rewrite.blobs), *(new.digest for _, new in manifests))))
 
 
 def keep(store: Store, manifest: Manifest, named: Reference, tag: str) -> None:
     """Give a manifest that is in the store one more tag. Raises StoreError where the tag names another."""
     try:
-        there: str | None = store.manifest(tag).digest
+        there: Manifest | None = store.manifest(tag)
     except StoreError as error:
         if not is_absence(error):
             raise
         there = None
-    if there not in (None, manifest.digest):
-        raise StoreError(f"{named} is {there} already, so it cannot keep {manifest.digest}", hint="name another tag")
+    if there is not None and there.raw != manifest.raw:
+        told = f"{named} is {there.digest} already, so it cannot keep {manifest.digest}"
+        raise StoreError(told, hint="name another tag")
     if there is None:
         store.put_manifest(manifest, tag)
 
 
 def read_back(store: Store, reference: Reference, tag: str | None, manifest: Manifest) -> None:
     """Raise TagMoved where the tag does not name what was just written."""
-    now = store.manifest(tag or manifest.digest).digest
-    if now != manifest.digest:
-        raise TagMoved(f"{reference} is {now} now, it was {manifest.digest}", hint=MOVED)
+    now = store.manifest(tag or manifest.digest)
+    if now.raw != manifest.raw:
+        raise TagMoved(f"{reference} is {now.digest} now, it was {manifest.digest}", hint=MOVED)
 
 
 def notes_of(store: Store) -> tuple[str, ...]:
@@ -131,7 +134,7 @@ def _list_root(store: Store, rewrite: Rewrite, manifest: Manifest, old_digest: s
     """A referrer is listed before its tag moves: cut off in between, the next run finds the tag unmoved."""
     if manifest.subject is None or not isinstance(store, Referrers):
         return []
-    if rewrite.tag is not None and (now := store.manifest(rewrite.tag).digest) != rewrite.old_digest:
-        raise TagMoved(f"{rewrite.reference} is {now} now, it was {rewrite.old_digest}", hint=MOVED)
+    if rewrite.tag is not None and (now := store.manifest(rewrite.tag)).raw != rewrite.old.raw:
+        raise TagMoved(f"{rewrite.reference} is {now.digest} now, it was {rewrite.old_digest}", hint=MOVED)
     store.put_manifest(manifest, None)
     return put_in_list(store, manifest, old_digest)

@@ -33,8 +33,8 @@ class Store(Protocol):
     def blob(self, digest: str) -> AbstractContextManager[BinaryIO]:
         """A stream, read forward only; one that is read to its end is verified then (ImageError)."""
 
-    def put_blob(self, content: bytes) -> str:
-        """Store a small blob (a configuration) and return its digest."""
+    def put_blob(self, content: bytes, digest: str | None = None) -> str:
+        """Store a small blob (a configuration) under ``digest``, which it has already, or its sha256; returns that."""
 
     def copy_blob(self, blob: Descriptor, source: Store) -> None:
         """Bring a blob of any size here from another store, verified; one that is there stays."""
@@ -128,6 +128,21 @@ def named(store: Store, reference: Reference) -> Manifest:
         with contextlib.suppress(StoreError):  # no such repository, or one that may not be listed
             error.hint = f"tags there: {_listed(store.tags(), reference.tag)}"
         raise
+
+
+def tag_to_write(reference: Reference, there: Store | None = None) -> str | None:
+    """The tag that is written under a reference; None where a digest or an image ID names the image.
+
+    ``there`` is the store in which the new image takes the place of what the reference names: of a path without a tag
+    that is its only image, which may have no tag. Elsewhere such a path gets the tag ``latest``, as a repository does.
+    """
+    if reference.tag or reference.digest or reference.image_id:
+        return reference.tag
+    if there is None:
+        return "latest"
+    from hpc3build.stores.referrers import names_no_image
+
+    return next((tag for tag in there.tags() if not names_no_image(tag)), None)
 
 
 def _listed(tags: Sequence[str], wanted: str) -> str:

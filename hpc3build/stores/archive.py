@@ -14,6 +14,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import starmap
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -70,9 +71,9 @@ class Archive(IndexedStore):
 
     # ---- writing
 
-    def put_blob(self, content: bytes) -> str:
+    def put_blob(self, content: bytes, digest: str | None = None) -> str:
         """See Store; kept in memory until index.json is written, so that the archive grows once."""
-        digest = digest_of(content)
+        digest = digest or digest_of(content)
         self._pending[digest] = content
         return digest
 
@@ -109,7 +110,7 @@ class Archive(IndexedStore):
                 _write(file, member.offset, blob)
                 del added[digest]
         if added:
-            _append(file, tar.end, b"".join(map(_as_member, added.values())) + _END)
+            _append(file, tar.end, b"".join(starmap(_as_member, added.items())) + _END)
         member = tar.files[_INDEX]
         old = _read(file, member)
         if len(edited) > len(old):
@@ -131,7 +132,7 @@ class Archive(IndexedStore):
             for start, end in (*dropped, (tar.end, tar.end)):
                 _copy(file, at, start, new)
                 at = end
-            new.write(b"".join(map(_as_member, added.values())))
+            new.write(b"".join(starmap(_as_member, added.items())))
             new.write(header_block(_INDEX, len(edited)) + padded(edited) + _END)
         self.notes.append(f"{self._place}: {_INDEX} did not fit its place in the archive, so the whole file was copied")
 
@@ -204,8 +205,8 @@ def _blob_name(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/', 1)}"
 
 
-def _as_member(content: bytes) -> bytes:
-    return header_block(_blob_name(digest_of(content)), len(content)) + padded(content)
+def _as_member(digest: str, content: bytes) -> bytes:
+    return header_block(_blob_name(digest), len(content)) + padded(content)
 
 
 def _read(file: BinaryIO, member: Member) -> bytes:
@@ -246,15 +247,16 @@ def _append(file: BinaryIO, end: int, members: bytes) -> None:
 
 def _append_stream(file: BinaryIO, end: int, blob: Descriptor, stream: BinaryIO) -> None:
     """As ``_append``, of one blob of any size: its header comes when the whole of it was verified."""
+    header = header_block(_blob_name(blob.digest), blob.size)
+    content = end + len(header)
     first = stream.read(BLOCK)
     size = len(first)
     while part := stream.read(1 << 20):
-        _pwrite(file, end + BLOCK + size, part)
+        _pwrite(file, content + size, part)
         size += len(part)
     check_size(blob, size)
-    _write(file, end + BLOCK + max(size, BLOCK), bytes(-size % BLOCK) + _END)
-    _write(file, end, header_block(_blob_name(blob.digest), size))
-    _write(file, end + BLOCK, first.ljust(BLOCK, b"\0") if size else _END)
+    _write(file, content + max(size, BLOCK), bytes(-size % BLOCK) + _END)
+    _append(file, end, header + (first.ljust(BLOCK, b"\0") if size else _END))
 
 
 def _write(file: BinaryIO, offset: int, content: bytes) -> None:

@@ -127,9 +127,9 @@ class DaemonStore:
 
     # ---- writing
 
-    def put_blob(self, content: bytes) -> str:
+    def put_blob(self, content: bytes, digest: str | None = None) -> str:
         """See Store; it is kept in memory until the manifest that names it is put."""
-        digest = digest_of(content)
+        digest = digest or digest_of(content)
         self._pending[digest] = content
         return digest
 

@@ -37,7 +37,7 @@ class IndexedStore(ABC):
         """Alone among writers: store the blobs that ``edit`` returns, then what it makes of index.json."""
 
     @abstractmethod
-    def put_blob(self, content: bytes) -> str:
+    def put_blob(self, content: bytes, digest: str | None = None) -> str:
         """See Store."""
 
     def manifest(self, reference: str | None = None) -> Manifest:
@@ -57,7 +57,7 @@ class IndexedStore(ABC):
     def put_manifest(self, manifest: Manifest, tag: str | None, *, expect: str | None = None) -> None:
         """See Store. The other entries of index.json keep their bytes."""
         check_tag(tag)
-        self.put_blob(manifest.raw)
+        self.put_blob(manifest.raw, manifest.digest)
         if tag is not None or expect is not None:
             self._publish(lambda index: (index.with_manifest(manifest, tag, expect), ()))
 

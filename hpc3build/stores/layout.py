@@ -84,9 +84,9 @@ class Layout(IndexedStore):
 
     # ---- writing
 
-    def put_blob(self, content: bytes) -> str:
+    def put_blob(self, content: bytes, digest: str | None = None) -> str:
         """See Store; a blob that is there with these bytes is not written again."""
-        digest = digest_of(content)
+        digest = digest or digest_of(content)
         path = self.blob_path(digest)
         with told(path):
             if not (path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content):

@@ -109,9 +109,9 @@ class LocalStore:
 
     # ---- writing
 
-    def put_blob(self, content: bytes) -> str:
+    def put_blob(self, content: bytes, digest: str | None = None) -> str:
         """See Store; it is kept in memory until the manifest that names it is put."""
-        digest = digest_of(content)
+        digest = digest or digest_of(content)
         self._pending[digest] = content
         return digest
 
@@ -139,10 +139,12 @@ class LocalStore:
             layout = self._incoming or Layout.create(folder)
             if self._incoming is None or manifest.config.digest in self._pending:
                 config = self._pending.get(manifest.config.digest)
-                layout.put_blob(self._config(self._image(None), manifest) if config is None else config)
+                layout.put_blob(
+                    self._config(self._image(None), manifest) if config is None else config, manifest.config.digest
+                )
             layout.put_manifest(manifest, _TAG)
             self._skopeo(image, "copy", "-q", "--preserve-digests", f"oci:{layout.path}:{_TAG}", str(image))
-        if self.manifest(tag).digest != manifest.digest:
+        if self.manifest(tag).raw != manifest.raw:
             raise StoreError(f"{image}: skopeo stored another manifest than the one given")
         self._pending.pop(manifest.config.digest, None)
 
@@ -215,10 +217,11 @@ class LocalStore:
 
     def _check_unmoved(self, image: Reference, expect: str) -> None:
         try:
-            current = Manifest.parse(self._inspect(image)).digest
+            now = Manifest.parse(self._inspect(image))
+            moved, current = not now.is_named(expect), now.digest
         except StoreError:
-            current = "gone"
-        if current != expect:
+            moved, current = True, "gone"
+        if moved:
             raise TagMoved(
                 f"{image} is {current} now, it was {expect}",
                 hint="somebody else wrote it meanwhile; look at it, then do this again",

@@ -41,7 +41,7 @@ class NewArchive:
         content = self._blobs.get(reference or "")
         if content is None:
             raise StoreError(f"oci-archive:{self.path}: there is no {reference or 'image'}")
-        return Manifest.parse(content)
+        return Manifest.parse(content, None, reference)
 
     @contextlib.contextmanager
     def blob(self, digest: str) -> Iterator[BinaryIO]:
@@ -51,9 +51,9 @@ class NewArchive:
             raise StoreError(f"oci-archive:{self.path}: the blob {digest} cannot be read yet")
         yield io.BytesIO(content)
 
-    def put_blob(self, content: bytes) -> str:
+    def put_blob(self, content: bytes, digest: str | None = None) -> str:
         """See Store."""
-        digest = digest_of(content)
+        digest = digest or digest_of(content)
         if digest not in self._blobs:
             self._blobs[digest] = content
             self._add(f"blobs/{digest.replace(':', '/', 1)}", content)
@@ -75,7 +75,7 @@ class NewArchive:
     def put_manifest(self, manifest: Manifest, tag: str | None, *, expect: str | None = None) -> None:
         """See Store; with a tag the archive is finished and takes its place."""
         check_tag(tag)
-        self.put_blob(manifest.raw)
+        self.put_blob(manifest.raw, manifest.digest)
         if tag is None:
             return
         index = TaggedIndex(f"oci-archive:{self.path}", json.dumps(EMPTY_INDEX, separators=(",", ":")).encode())
@@ -87,11 +87,7 @@ class NewArchive:
             os.fsync(file.fileno())
             file.close()
             self._file = None
-            try:
-                os.link(self._new, self.path)  # which is not made over a file that came meanwhile
-                self._new.unlink()
-            except PermissionError:  # a file system without links
-                self._new.rename(self.path)
+            self._take_place()
             sync_folder(self.path.parent)
 
     def tags(self) -> tuple[str, ...]:
@@ -117,6 +113,22 @@ class NewArchive:
         if self._file is None:
             raise StoreError(f"oci-archive:{self.path} is finished")
         return self._file
+
+    def _take_place(self) -> None:
+        """Never over a file that came meanwhile."""
+        try:
+            os.link(self._new, self.path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links; there the name is taken first, by an empty file
+            self.path.open("xb").close()
+            try:
+                self._new.replace(self.path)
+            except BaseException:
+                self.path.unlink()
+                raise
+        else:
+            self._new.unlink()
 
     def _add(self, name: str, content: bytes) -> None:
         with told(self._new):

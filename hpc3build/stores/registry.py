@@ -8,7 +8,6 @@ The only import of oras, made when a registry asks for a token: it costs 0.09 s 
 from __future__ import annotations
 
 import contextlib
-import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -29,12 +28,12 @@ from hpc3build.stores.files import verified
 from hpc3build.stores.login import Challenge, Login, parsed
 from hpc3build.stores.referrers import About
 from hpc3build.stores.refusals import Interrupted, Refusal, problem
+from hpc3build.stores.resumed import Resumed
 from hpc3build.stores.session import Session
-from hpc3build.stores.transport import AGAIN, Client, Cut
+from hpc3build.stores.transport import AGAIN, Client
 
 ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 UPLOADS = 3  # how often a blob's upload is begun anew
-RESUMES = 5
 SETTLE = 0.02  # seconds before a manifest is read back
 _DONE = (200, 201, 202, 204)
 _ALMOST = 1 << 20  # a manifest of this size may be more than a registry takes
@@ -72,9 +71,12 @@ class Registry:
             raise self.session.refusal("GET", named, reply)
         if len(reply.content) > MAX_BYTES:
             raise ImageError(f"{named}: the manifest is larger than {MAX_BYTES >> 20} MiB")
-        for digest in filter(None, (reply.header("Docker-Content-Digest"), is_digest(reference) and reference)):
-            verify(reply.content, check_digest(digest, f"{named}: the registry's answer"), str(named))
-        return Manifest.parse(reply.content, reply.header("Content-Type").partition(";")[0].strip() or None)
+        if told := reply.header("Docker-Content-Digest"):
+            verify(reply.content, check_digest(told, f"{named}: the registry's answer"), str(named))
+        media_type = reply.header("Content-Type").partition(";")[0].strip() or None
+        return Manifest.parse(
+            reply.content, media_type, reference if is_digest(reference) else told or None, what=str(named)
+        )
 
     def current(self, tag: str, *, write: bool = False) -> str | None:
         """The digest that ``tag`` names, None where there is no such tag. ``write``: a PUT follows."""
@@ -84,7 +86,7 @@ class Registry:
     def blob(self, digest: str) -> Iterator[BinaryIO]:
         """See Store; a stream that is cut is resumed."""
         check_digest(digest, str(self.reference))
-        with contextlib.closing(_Stream(lambda position: self._open(digest, position))) as stream:
+        with contextlib.closing(Resumed(lambda position: self._open(digest, position))) as stream:
             yield verified(cast(BinaryIO, stream), digest)
 
     def exists(self, digest: str) -> bool:
@@ -131,9 +133,9 @@ class Registry:
 
     # ---- writing
 
-    def put_blob(self, content: bytes) -> str:
+    def put_blob(self, content: bytes, digest: str | None = None) -> str:
         """See Store; a blob that is there is not sent."""
-        digest = digest_of(content)
+        digest = digest or digest_of(content)
         if not self.exists(digest):
             self._upload(digest, len(content), lambda: contextlib.nullcontext(content))
         return digest
@@ -171,9 +173,11 @@ class Registry:
         def done() -> bool:
             # The write may have happened though its answer was lost, and then others may have written.
             now = self._current(where, write=True)[0]
-            if now != manifest.digest and expect is not None and now != expect:
+            if manifest.is_named(now):
+                return True
+            if expect is not None and not self._is(where, now, expect):
                 raise _moved(named, now, expect)
-            return now == manifest.digest
+            return False
 
         began = time.monotonic()
         reply = self._put(self.session.path("manifests", where), headers, manifest.raw, done)
@@ -183,8 +187,8 @@ class Registry:
             if tag is not None:
                 # Who saw the old tag before our PUT overwrites ours within one more round trip: look after that.
                 self._client.sleep(SETTLE + 2 * (time.monotonic() - began))
-            if (now := self.manifest(where).digest) != manifest.digest:
-                raise _moved(named, now, manifest.digest)
+            if (now := self.manifest(where)).raw != manifest.raw:
+                raise _moved(named, now.digest, manifest.digest)
         if reply is not None and reply.header("OCI-Subject"):
             self._listed.add(manifest.digest)
 
@@ -222,9 +226,15 @@ class Registry:
     def _unmoved(self, tag: str, expect: str) -> str:
         """The ETag for If-Match of a tag that is still what it was."""
         digest, etag = self._current(tag, write=True)
-        if digest != expect:
+        if not self._is(tag, digest, expect):
             raise _moved(self.session.named(tag), digest, expect)
-        return etag or f'"{expect}"'
+        return etag or f'"{digest}"'
+
+    def _is(self, tag: str, digest: str | None, expect: str) -> bool:
+        """Whether ``digest``, which ``tag`` has, names the same as ``expect``; another algorithm's is computed."""
+        if digest is None or digest.partition(":")[0] == expect.partition(":")[0]:
+            return digest == expect
+        return self.manifest(tag).is_named(expect)
 
     def _put(self, path: str, headers: Mapping[str, str], raw: bytes, done: Callable[[], bool]) -> Reply | None:
         for attempt in range(1, _PUTS + 1):
@@ -249,7 +259,7 @@ class Registry:
         digest = reply.header("Docker-Content-Digest")
         if not digest:  # else the answer itself is the check, and saves a request
             digest = self.current(named.tag or manifest.digest, write=True) or "nothing"
-        if digest != manifest.digest:
+        if not manifest.is_named(digest):
             raise StoreError(
                 f"{named}: the registry stored {digest}, not the {manifest.digest} that was sent",
                 hint="somebody else wrote it meanwhile, or the registry alters manifests; look at it",
@@ -307,38 +317,6 @@ class Registry:
             self._client.sleep(self._client.pause(attempt, reply))
             if self.exists(digest):
                 return
-
-
-class _Stream(io.RawIOBase):
-    """A blob, taken up again where a connection was cut."""
-
-    def __init__(self, opened: Callable[[int], Reply]) -> None:
-        self._opened = opened
-        self._reply = opened(0)
-        self._position = 0
-        self._resumes = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while True:
-            try:
-                part = self._reply.read(len(buffer))
-            except Cut as error:
-                self._resumes += 1
-                if self._resumes > RESUMES:
-                    raise Interrupted(f"{self._position} bytes of a blob came, then: {error}") from error
-                with contextlib.suppress(Cut):
-                    self._reply = self._opened(self._position)
-                continue
-            buffer[: len(part)] = part
-            self._position += len(part)
-            return len(part)
-
-    def close(self) -> None:
-        self._reply.close()
-        super().close()
 
 
 def _moved(named: Reference, now: str | None, expect: str) -> TagMoved:

@@ -53,12 +53,21 @@ def read_map(file: BinaryIO, name: str) -> TarMap:
 
 
 def header_block(name: str, size: int) -> bytes:
-    """A ustar header of a regular file: owner 0, time 0, so that the same input gives the same bytes."""
-    if len(name.encode()) > 100:
-        raise ValueError(f"{name} does not fit a ustar header")
+    """A ustar header of a regular file: owner 0, time 0, so that the same input gives the same bytes.
+
+    A name that is too long for it (a sha512 digest) comes before it as GNU's tar writes it: while an archive grows,
+    that record may be empty for a moment, where a pax record would be a broken one.
+    """
+    told = name.encode()
+    if len(told) <= 100:
+        return _header(told, b"0", size)
+    return _header(b"././@LongLink", b"L", len(told) + 1) + padded(told + b"\0") + _header(told[:100], b"0", size)
+
+
+def _header(name: bytes, kind: bytes, size: int) -> bytes:
     block = bytearray(BLOCK)
-    fields = ((0, name.encode()), (100, b"0000644\0"), (108, b"0000000\0"), (116, b"0000000\0"))
-    for at, text in (*fields, (136, b"00000000000\0"), (156, b"0"), (257, b"ustar\x0000")):
+    fields = ((0, name), (100, b"0000644\0"), (108, b"0000000\0"), (116, b"0000000\0"))
+    for at, text in (*fields, (136, b"00000000000\0"), (156, kind), (257, b"ustar\x0000")):
         block[at : at + len(text)] = text
     return resized(bytes(block), size)
 

@@ -61,9 +61,7 @@ def build(
     the engine keeps the layers, as its cache. Raises ToolError when a step fails, Contradiction when the image is not
     what was planned (R9), InputError for a target of another kind.
     """
-    if target.tag is None:
-        target = target.with_tag("latest")
-    publish.check_place(target, runner, access, by_digest=by_digest)
+    target = publish.check_place(target, runner, access, by_digest=by_digest)
     epoch = _source_date_epoch()
     plan = planned_facts(planned.recipe, planned.stack)
     image = _run_engine(planned, engine, secrets, no_cache)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpc3build.errors import InputError, StoreError
 from hpc3build.facts import vocabulary as voc
+from hpc3build.facts.labels import declared, over
 from hpc3build.host.fingerprint import Fingerprint
-from hpc3build.imageconfig import ImageConfig, declared
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonread import EMPTY, parsed
 from hpc3build.match import DISCRIMINATING
 from hpc3build.match.cpu import MACHINES
@@ -180,9 +181,9 @@ def _image(
         return None
     digest = manifest.config.digest
     config = ImageConfig.parse(read_blob(store, digest), digest)
-    pairs = {**told, **declared(manifest, config)}
+    pairs = declared(manifest.annotations, config.labels, told)
     if not any(key.name in pairs for key in DISCRIMINATING):
-        pairs = {**_attached(store, manifest.digest), **pairs}
+        pairs = over(_attached(store, manifest.digest), pairs)
     return Candidate(str(reference), manifest.digest, {**config.platform, **platform}, pairs, manifest.layers_size)
 
 

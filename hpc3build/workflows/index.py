@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpc3build import index as rules
 from hpc3build.errors import InputError
-from hpc3build.imageconfig import ImageConfig, declared
+from hpc3build.facts.labels import declared
+from hpc3build.imageconfig import ImageConfig
 from hpc3build.index import Flavour
+from hpc3build.jsonread import EMPTY
 from hpc3build.oci import DOCKER_FOREIGN_LAYER, IMAGE_CONFIGS, INDEXES, OCI_FOREIGN_LAYER, Manifest
 from hpc3build.reference import Reference
 from hpc3build.rewrite.survey import follow, start
 from hpc3build.run import Runner
-from hpc3build.stores import Store, named, open_store, open_target, read_blob
+from hpc3build.stores import Store, named, open_store, open_target, read_blob, tag_to_write
 from hpc3build.stores.access import Access
 
 
@@ -73,7 +75,7 @@ def create(
         if not dry_run and store is not None:
             for source, child in sources:
                 _copy(store, source, child)
-            store.put_manifest(manifest, reference.tag)
+            store.put_manifest(manifest, tag_to_write(reference))
         return Indexed(reference, None, manifest, _warnings(entries))
 
 
@@ -100,7 +102,7 @@ def annotate(
         if new.digest != old.digest:
             warnings += follow(store, start(store, [old.digest])(), {}, move=False).told
             if not dry_run:
-                store.put_manifest(new, reference.tag, expect=old.digest)
+                store.put_manifest(new, tag_to_write(reference, store), expect=old.digest)
         return Indexed(reference, old.digest, new, warnings)
 
 
@@ -114,18 +116,18 @@ def _children(store: Store, index: Manifest) -> Iterator[tuple[Manifest, Flavour
             raise InputError(f"{child.digest} in the index is an index itself", hint="name its images one by one")
         else:
             manifest = store.manifest(child.digest)
-            found = _of_image(store, manifest)
-            kept = {**found.platform, **platform}
-            yield manifest, Flavour(members, kept, {**child.annotations, **found.pairs}, found.size)
+            found = _of_image(store, manifest, child.annotations)
+            yield manifest, replace(found, descriptor=members, platform={**found.platform, **platform})
 
 
-def _of_image(store: Store, manifest: Manifest) -> Flavour:
-    """Labels over annotations, as rule R10 has it."""
+def _of_image(store: Store, manifest: Manifest, told: Mapping[str, str] = EMPTY) -> Flavour:
+    """Labels over annotations over what its descriptor told, as rule R10 has it."""
     if manifest.config.media_type not in IMAGE_CONFIGS:
         raise InputError(f"{manifest.digest} is no container image ({manifest.config.media_type})")
     config = ImageConfig.parse(read_blob(store, manifest.config.digest), manifest.config.digest)
+    pairs = declared(manifest.annotations, config.labels, told)
     descriptor = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size}
-    return Flavour(descriptor, config.platform, declared(manifest, config), manifest.layers_size)
+    return Flavour(descriptor, config.platform, pairs, manifest.layers_size)
 
 
 def _same_place(image: Reference, index: Reference) -> bool:

@@ -12,7 +12,7 @@ from hpc3build import rewrite
 from hpc3build.errors import InputError, StoreError
 from hpc3build.reference import DAEMON, DOCKER, STORAGE, Reference
 from hpc3build.run import Runner
-from hpc3build.stores import Store, open_target
+from hpc3build.stores import Store, open_target, tag_to_write
 from hpc3build.stores.access import Access
 from hpc3build.stores.local import LocalStore
 
@@ -74,7 +74,7 @@ def place(
     """
     there = how.to or plan.reference
     _check(plan, there)
-    backup = _backup_tag(plan, how.backup_tag, there)
+    backup = _backup_tag(plan, how, there)
     if how.to is None:
         plan = replace(plan, warnings=(*plan.warnings, *_unnamed(plan)))
     if how.dry_run:
@@ -110,10 +110,12 @@ def _unnamed(plan: rewrite.Rewrite) -> Iterator[str]:
         )
 
 
-def _backup_tag(plan: rewrite.Rewrite, asked: str | None, place: Reference) -> str | None:
+def _backup_tag(plan: rewrite.Rewrite, how: Placing, place: Reference) -> str | None:
+    asked = how.backup_tag
     if asked is None:
         return None
-    if asked and asked == (place.tag or "latest"):
+    own = plan.tag if how.to is None else tag_to_write(place)
+    if asked and asked == own:
         raise InputError(
             f"{place}: --backup-tag {asked} is the image's own tag, which names the new one",
             hint="another name, or none: --backup-tag= makes one",
@@ -123,7 +125,7 @@ def _backup_tag(plan: rewrite.Rewrite, asked: str | None, place: Reference) -> s
             f"{place}: names of one image share its manifest in containers-storage, so no tag could keep the old one",
             hint="--receipt FILE keeps it, and annotate --undo FILE brings it back",
         )
-    return asked or f"{(place.tag or 'untagged')[:100]}-before-{plan.old_digest.partition(':')[2][:12]}"
+    return asked or f"{(own or 'untagged')[:100]}-before-{plan.old_digest.partition(':')[2][:12]}"
 
 
 def _preview(plan: rewrite.Rewrite, place: Reference) -> rewrite.Result:

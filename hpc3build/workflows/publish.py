@@ -13,7 +13,7 @@ from hpc3build.engines import Engine
 from hpc3build.errors import InputError, StoreError, TagMoved
 from hpc3build.reference import ARCHIVE, DOCKER, OCI, STORAGE, Reference, parse
 from hpc3build.run import Runner
-from hpc3build.stores import Store, open_store, open_target
+from hpc3build.stores import Store, open_store, open_target, tag_to_write
 from hpc3build.stores.access import Access
 from hpc3build.stores.archive import Archive
 from hpc3build.stores.layout import Layout
@@ -23,8 +23,15 @@ PLACES = (DOCKER, OCI, ARCHIVE, STORAGE)
 _TRIES = 3
 
 
-def check_place(target: Reference, runner: Runner, access: Access | None = None, *, by_digest: bool = False) -> None:
-    """Look at the place before hours of building. Raises InputError for one of another kind, StoreError."""
+def check_place(
+    target: Reference, runner: Runner, access: Access | None = None, *, by_digest: bool = False
+) -> Reference:
+    """Look at the place before hours of building; it with its tag. Raises InputError for one of another kind,
+    StoreError.
+    """
+    if (tag := tag_to_write(target)) is None or target.digest is not None:
+        raise InputError(f"-t {target}: a digest cannot be chosen", hint="name a tag")
+    target = target.with_tag(tag)
     if by_digest and target.transport != DOCKER:
         raise InputError(f"-t {target}: --push-by-digest is for registries", hint="-t docker://HOST/NAME")
     if target.transport not in PLACES:
@@ -38,6 +45,7 @@ def check_place(target: Reference, runner: Runner, access: Access | None = None,
         _check_layout(target)
     if target.transport == ARCHIVE:
         _check_archive(target)
+    return target
 
 
 def _check_registry(target: Reference, runner: Runner, access: Access | None) -> None:

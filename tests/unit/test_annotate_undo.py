@@ -136,3 +136,47 @@ def test_an_empty_receipt_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "r.json: nothing was written, so there is nothing to undo" in capsys.readouterr().err
     assert main(["annotate", "-q", "--undo", str(tmp_path / "r.json")]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("place", "tag"), [("oci:o", "1"), ("oci:o:1", "1"), ("oci:p", "latest")])
+def test_the_tag_that_is_written_keeps_no_old_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str, tag: str
+) -> None:
+    """Also where it is the only one of a layout, or the one that a place without a tag gets."""
+    old = make_layout(tmp_path / "o", [{}], tag="1")
+    make_layout(tmp_path / "p", [{}], tag="latest")
+    monkeypatch.chdir(tmp_path)
+    to = ["--to", place] if place == "oci:p" else []
+    argv = ["annotate", place if not to else "oci:o:1", "-a", "k=1", *to]
+    assert main([*argv, "--backup-tag", tag]) == 2
+    assert f"--backup-tag {tag} is the image's own tag" in capsys.readouterr().err
+    assert main([*argv, "--backup-tag"]) == 0
+    kept = f"{tag}-before-{old.digest[7:19]}"
+    assert Layout(tmp_path / place[4:5]).tags() == tuple(sorted((tag, kept)))
+    if not to:
+        assert main(["annotate", "oci:o:1", "-a", "k=2", "--backup-tag", "latest"]) == 0
+
+
+def test_two_images_that_become_one_come_back_as_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = [make_layout(tmp_path / "i", [{}], annotations={"x.y": value}, tag=None) for value in "12"]
+    (tmp_path / "i" / "index.json").unlink()
+    old = make_index(tmp_path / "i", pair, tag="1")
+    monkeypatch.chdir(tmp_path)
+    argv = ["annotate", "oci:i:1", "--all-children", "-a", "x.y=3"]
+    preview = written_by([*argv, "--dry-run"])
+    written = written_by([*argv, "--receipt", "r.json"])
+    assert written == preview and len(written) == len(set(written)) == 2, "each content once"
+    store = Layout(tmp_path / "i")
+    assert len({entry.digest for entry in store.manifest("1").descriptors}) == 1
+    for one in pair:
+        store.blob_path(one.digest).unlink()
+    assert main(["annotate", "--undo", "r.json"]) == 0
+    assert [store.manifest(entry.digest).raw for entry in store.manifest("1").descriptors] == [one.raw for one in pair]
+    assert store.manifest("1").raw == old.raw
+
+
+def written_by(argv: list[str]) -> list[str]:
+    """What a run says that it writes."""
+    done = hpc3build(*argv, "--json")
+    digests: list[str] = json.loads(done.out)["results"][0]["written"]
+    return digests

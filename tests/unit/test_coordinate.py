@@ -5,9 +5,11 @@ The world lets one writer take one step at a time, in an order drawn by a seed, 
 
 from __future__ import annotations
 
+import json
+import math
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -69,16 +71,47 @@ def test_an_intent_is_read_as_it_was_written(pairs: dict[str, str | None], seen:
         {"tag": 1}, {"lease": "x"}, {"lease": 0}, {"lease": 1e9}, {"writer": "../x"}, {"edits": []}, {"done": 0},
         {"edits": {"k": ["v", 1]}}, {"edits": {"k": ["v", "1", "w"]}}, {"edits": {"k": [1, 1, "w"]}}, {"seen": [1]},
         {"edits": {"k": ["a\nb", 1, "w"]}}, {"edits": {"com.hooks.x/": ["v", 1, "w"]}},
+        {"at": 10**400}, {"at": float("nan")}, {"at": float("inf")}, {"at": "-inf"}, {"lease": 10**400},
     ],
 )  # fmt: skip
 def test_what_is_no_intent(change: dict[str, object]) -> None:
-    import json
+    with pytest.raises(ImageError, match="malformed"):
+        read(changed(change))
 
+
+def changed(change: Mapping[str, object]) -> Manifest:
+    """An intent of which some members are others."""
     document = json.loads(Intent("1", "me", "slot", 60.0, 1.5).manifest().raw)
     said = json.loads(document["annotations"]["io.github.hpc3build.intent"])
     document["annotations"]["io.github.hpc3build.intent"] = json.dumps({**said, **change})
-    with pytest.raises(ImageError, match="malformed"):
-        read(Manifest.parse(json.dumps(document).encode()))
+    return Manifest.parse(json.dumps(document).encode())
+
+
+NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([10**400, -(10**400), True, "1e400", "nan", None]))
+STRANGE = st.one_of(st.sampled_from(["me", "", "\ud800", "x" * 100]), NUMBERS, st.lists(st.text()))
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            **dict.fromkeys(("tag", "writer", "slot", "base", "done"), STRANGE),
+            **dict.fromkeys(("at", "lease"), NUMBERS),
+            "seen": STRANGE | st.lists(STRANGE),
+            "edits": STRANGE
+            | st.dictionaries(st.sampled_from(["k", "\ud800"]), STRANGE | st.tuples(STRANGE, NUMBERS, STRANGE)),
+        },
+    )
+)
+def test_whatever_is_left_there_stops_nobody(change: dict[str, object]) -> None:
+    """Anybody who may push a tag may leave it: it is refused in words, or can be reckoned with and left again."""
+    try:
+        intent = read(changed(change))
+    except ImageError:
+        return
+    assert math.isfinite(intent.at) and 0 < intent.lease <= 86400
+    assert merged([intent.edits]) == intent.edits
+    assert read(intent.manifest()) == intent
 
 
 # ---- the world

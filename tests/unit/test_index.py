@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import pytest
 
 from hpc3build.errors import InputError
 from hpc3build.facts import vocabulary as voc
+from hpc3build.index import Flavour, arrange
 from hpc3build.oci import Manifest
 from hpc3build.reference import parse
 from hpc3build.run import run
+from hpc3build.stores import open_store
 from hpc3build.stores.layout import Layout
 from hpc3build.workflows.index import Indexed, annotate, create
 from tests.fake_registry import NAME, FakeRegistry
-from tests.images import descriptor_of, make_document, make_layout
+from tests.images import descriptor_of, make_document, make_index, make_layout
 
 CPU, GPU, MPI = voc.CPU_VERSION.name, voc.GPU.name, voc.MPI.name
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -98,6 +101,27 @@ def test_architectures_side_by_side(tmp_path: Path) -> None:
     names = ("v3", "arm", "generic")
     done = create(parse(f"oci:{tmp_path}:all"), [parse(f"oci:{tmp_path}:{name}") for name in names], run)
     assert entries(done, {**there, "arm": arm}) == [("generic", None), ("v3", "v3"), ("arm", None)]
+
+
+def flavour(name: str, system: str, pairs: Mapping[str, str]) -> Flavour:
+    descriptor = {"mediaType": "x", "digest": name, "size": 1}
+    return Flavour(descriptor, {"os": system, "architecture": "amd64"}, pairs)
+
+
+def test_systems_side_by_side() -> None:
+    """Windows' image is no baseline for Linux, and never before Linux's own."""
+    windows = flavour("w", "windows", FLAVOURS["generic"])
+    linux = [flavour(name, "linux", FLAVOURS[name]) for name in ("v3", "generic-mpich")]
+    entries = arrange([windows, *linux])
+    assert [(entry["digest"], entry["platform"].get("variant")) for entry in entries] == [
+        ("generic-mpich", None),
+        ("v3", "v3"),
+        ("w", None),
+    ]
+    with pytest.raises(InputError, match=r"no image of amd64 runs on all hosts"):
+        arrange([windows, linux[0]])
+    with pytest.raises(InputError, match=r"no image of windows/amd64 runs on all hosts"):
+        arrange([flavour("w", "windows", {}), *linux])
 
 
 def test_twins_are_told(tmp_path: Path) -> None:
@@ -190,3 +214,30 @@ def test_into_a_registry(tmp_path: Path) -> None:
         assert registry.raw("all") == done.manifest.raw
         assert {e.digest for e in done.manifest.descriptors} <= set(registry.manifests[NAME])
         assert len(registry.blobs[NAME]) == 4
+
+
+@pytest.mark.parametrize("place", ["oci:{}/new", "oci-archive:{}/new.tar"])
+def test_a_place_without_a_tag_gets_one(tmp_path: Path, place: str) -> None:
+    images(tmp_path / "a", ["generic", "v3"])
+    to = parse(place.format(tmp_path))
+    done = create(to, [parse(f"oci:{tmp_path}/a:generic"), parse(f"oci:{tmp_path}/a:v3")], run)
+    with open_store(to, run) as store:
+        assert store.tags() == ("latest",) and store.manifest().raw == done.manifest.raw
+
+
+@pytest.mark.parametrize("tag", ["1", None])
+@pytest.mark.parametrize("archive", [False, True])
+def test_the_only_index_is_annotated_in_its_place(tmp_path: Path, tag: str | None, archive: bool) -> None:
+    there = images(tmp_path, ["zen3", "v3", "generic"])
+    (tmp_path / "index.json").unlink()
+    old = make_index(tmp_path, list(there.values()), tag=tag)
+    reference = parse(f"oci:{tmp_path}")
+    if archive:
+        reference = parse(f"oci-archive:{tmp_path}/a.tar")
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            for name in ("oci-layout", "index.json", "blobs"):
+                tar.add(tmp_path / name, name)
+    done = annotate(reference, run)
+    assert done.changed and done.old_digest == old.digest
+    with open_store(reference, run) as store:
+        assert store.tags() == ((tag,) if tag else ()) and store.manifest().raw == done.manifest.raw

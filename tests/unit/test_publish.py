@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from hpc3build import rewrite
+from hpc3build.errors import InputError
 from hpc3build.reference import parse
 from hpc3build.run import run
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
-from hpc3build.workflows.publish import publish
+from hpc3build.workflows.publish import check_place, publish
 from tests.images import make_layout
 
 PAIRS = {"org.example.a": "1"}
@@ -31,3 +32,11 @@ def test_the_layout_is_whole(said: dict[str, str], tmp_path: Path) -> None:
             assert len(read_blob(out, descriptor.digest)) == descriptor.size
     left = {path.name for path in (tmp_path / "out" / "blobs" / "sha256").iterdir()}
     assert left == {one.digest[7:] for one in (manifest.config, *manifest.layers)} | {digest[7:]}
+
+
+@pytest.mark.parametrize("place", ["docker://localhost:1/app@", "oci:{}/out@", "oci:{}/out:1@", "containers-storage:@"])
+def test_nobody_chooses_a_digest(place: str, tmp_path: Path) -> None:
+    digest = "a" * 64 if place.startswith("containers") else f"sha256:{'a' * 64}"
+    with pytest.raises(InputError, match="a digest cannot be chosen"):
+        check_place(parse(place.format(tmp_path) + digest), run)
+    assert str(check_place(parse(f"oci:{tmp_path}/out"), run)) == f"oci:{tmp_path}/out:latest"

@@ -159,7 +159,7 @@ class Recorder(Layout):
         super().__init__(path)
         self.calls: list[tuple[str, str | None, str | None]] = []
 
-    def put_blob(self, content: bytes) -> str:
+    def put_blob(self, content: bytes, digest: str | None = None) -> str:
         self.calls.append(("blob", digest_of(content), None))
         return digest_of(content)
 

@@ -58,7 +58,7 @@ class Memory:
             raise Hpc3BuildError("no such blob")
         yield io.BytesIO(self.blobs[digest])
 
-    def put_blob(self, content: bytes) -> str:
+    def put_blob(self, content: bytes, digest: str | None = None) -> str:
         self.written.append(content)
         self.blobs[digest_of(content)] = content
         return digest_of(content)

@@ -11,10 +11,10 @@ from hpc3build.errors import Contradiction, ImageError, InputError, StoreError, 
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.oci import Manifest
 from hpc3build.reference import Reference, parse
-from hpc3build.rewrite import Platform, Result, Target, apply, plan
+from hpc3build.rewrite import Platform, Result, Target, Wish, apply, plan
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
-from tests.images import descriptor_of, make_document, make_layout
+from tests.images import descriptor_of, make_document, make_index, make_layout
 
 GPU, MPI, TITLE, RANK = (
     "org.supercontainers.gpu",
@@ -328,3 +328,16 @@ def test_cut_off_before_the_tag_and_done_again(tmp_path: Path) -> None:
     assert apply(store, planned).new_digest == planned.new_digest == store.manifest("latest").digest
     with pytest.raises(TagMoved):
         apply(store, planned)
+
+
+def test_of_one_configuration_each_image_gets_its_own(tmp_path: Path) -> None:
+    """Two images that differ in their layers' compression alone have one configuration."""
+    pair = [make_layout(tmp_path, [{"a": b"1"}], tag=None, compression=kind) for kind in ("gzip", "tar")]
+    assert len({one.config.digest for one in pair}) == 1
+    (tmp_path / "index.json").unlink()
+    make_index(tmp_path, pair, tag="1")
+    store, reference = Layout(tmp_path), parse(f"oci:{tmp_path}:1")
+    wishes = {one.digest: Wish({}, labels={"n": str(number)}) for number, one in enumerate(pair)}
+    apply(store, plan(store, reference, annotations={}, of_images=wishes, target=Target(all_children=True)))
+    found = [store.manifest(entry.digest).config.digest for entry in store.manifest("1").descriptors]
+    assert [ImageConfig.parse(read_blob(store, digest)).labels for digest in found] == [{"n": "0"}, {"n": "1"}]

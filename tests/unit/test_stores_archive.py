@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import hashlib
 import io
 import json
 import multiprocessing
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from hpc3build.errors import BadReference, ImageError, StoreError, TagMoved
-from hpc3build.oci import Manifest, digest_of
+from hpc3build.oci import Manifest, digest_of, verify
 from hpc3build.reference import parse
 from hpc3build.rewrite import Target, apply, plan
 from hpc3build.run import run
@@ -67,7 +68,8 @@ def raw_of(file: Path, tag: str = "latest") -> bytes:
     for entry in json.loads(files["index.json"])["manifests"]:
         if entry.get("annotations", {}).get("org.opencontainers.image.ref.name") == tag:
             raw = files["blobs/" + entry["digest"].replace(":", "/")]
-            assert digest_of(raw) == entry["digest"] and len(raw) == entry["size"]
+            verify(raw, entry["digest"], tag)
+            assert len(raw) == entry["size"]
             return raw
     raise KeyError(tag)
 
@@ -346,6 +348,17 @@ def test_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- crashes and concurrent writers
 
 
+def by_sha512(new: Manifest, file: Path, old: Manifest) -> Manifest:
+    """``new`` under a name that no ustar header holds, and so ``old`` in the archive: the index keeps its size."""
+
+    def named(one: Manifest) -> Manifest:
+        return Manifest.parse(one.raw, None, f"sha512:{hashlib.sha512(one.raw).hexdigest()}")
+
+    with Archive(file) as store:
+        store.put_manifest(named(old), "latest")
+    return named(new)
+
+
 class Killed(BaseException):
     """As SIGKILL does: nothing of ours runs any more."""
 
@@ -387,13 +400,15 @@ def _cut_off(file: Path, manifest: Manifest, tag: str) -> bool:
 
 
 @pytest.mark.parametrize("torn", [False, True])
-@pytest.mark.parametrize("grows", [False, True, "beyond"])
+@pytest.mark.parametrize("grows", [False, True, "beyond", "long name"])
 def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool, grows: bool | str) -> None:
     file, old = make(tmp_path)
-    sound = file.read_bytes()
     pairs = {"a": "b" * (9000 if grows else 1)}
-    tag = {False: "latest", True: "second", "beyond": "x" * 240}[grows]
+    tag = {False: "latest", True: "second", "beyond": "x" * 240, "long name": "latest"}[grows]
     new = old.with_annotations(pairs)
+    if grows == "long name":
+        new = by_sha512(new, file, old)
+    sound = file.read_bytes()
     seen = []
     for step in range(1, 40):
         file.write_bytes(sound)
@@ -511,9 +526,15 @@ def test_skopeo_reads_it(tmp_path: Path, value: str) -> None:
 
 @pytest.mark.engine
 @NEEDS_SKOPEO
-def test_skopeo_reads_it_wherever_the_writer_was_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("long_name", [False, True])
+def test_skopeo_reads_it_wherever_the_writer_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_name: bool
+) -> None:
     file, old = make(tmp_path)
-    sound, new = file.read_bytes(), old.with_annotations({"a": "b" * 3000})
+    new = old.with_annotations({"a": "b" * 3000})
+    if long_name:
+        new = by_sha512(new, file, old)
+    sound = file.read_bytes()
     argv = ["skopeo", "inspect", "--raw", f"oci-archive:{file}:latest"]
     for step in range(1, 16):
         file.write_bytes(sound)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import tarfile
 from contextlib import AbstractContextManager
 from itertools import pairwise
@@ -105,6 +107,30 @@ def test_a_file_that_came_meanwhile_stays(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="exists"):
             store.put_manifest(image, "1")
     assert (tmp_path / "n.tar").read_text() == "precious" and not list(tmp_path.glob(".new-*"))
+
+
+@pytest.mark.parametrize("refusal", ["EPERM", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EACCES"])
+def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: str) -> None:
+    """The archive takes its place all the same, and no other file's."""
+
+    def link(*_: object, **__: object) -> None:
+        raise OSError(getattr(errno, refusal), os.strerror(getattr(errno, refusal)))
+
+    monkeypatch.setattr(os, "link", link)
+    image = make_layout(tmp_path / "a", [{}], tag="1")
+    with Layout(tmp_path / "a") as source, NewArchive(tmp_path / "n.tar") as store:
+        for blob in image.descriptors:
+            store.copy_blob(blob, source)
+        store.put_manifest(image, "1")
+    with Archive(tmp_path / "n.tar") as made:
+        assert whole(made, made.manifest("1"))
+    test_a_file_that_came_meanwhile_stays(tmp_path / "a")
+    with monkeypatch.context() as patch, NewArchive(tmp_path / "m.tar") as store:
+        patch.setattr(os, "rename", link)
+        patch.setattr(os, "replace", link)
+        with pytest.raises(StoreError, match=r"m\.tar"):
+            store.put_manifest(image, "1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "n.tar"]
 
 
 def test_a_new_archive_knows_what_it_was_given(tmp_path: Path) -> None:
