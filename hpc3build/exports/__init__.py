@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hpc3build.exports import edf, environment, lines, sarus
+from hpc3build.exports import edf, environment, lines, nfd, sarus
 from hpc3build.exports.subject import Export as Export
 from hpc3build.exports.subject import Subject as Subject
 
@@ -41,6 +41,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "podman": Format(_one(lines.podman), named=True, engine="podman", for_host=True),
         "apptainer": Format(_one(lines.apptainer), named=True, engine="apptainer"),
         "charliecloud": Format(_one(environment.charliecloud)),
+        "nfd": Format(nfd.write, every=True),
         "oci-env": Format(_one(environment.oci_env)),
     }
 )
