@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hpc3build.workflows.export import Wanted
 
 #: As hpc3build.exports.FORMATS, which is slow to load, has them.
-FORMATS = ("edf", "sarus", "podman", "apptainer", "charliecloud", "nfd", "oci-env")
+FORMATS = ("edf", "sarus", "podman", "apptainer", "charliecloud", "nfd", "compspec", "metahub", "oci-env")
 NOTHING = 1
 
 

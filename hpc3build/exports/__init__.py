@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hpc3build.exports import edf, environment, lines, nfd, sarus
+from hpc3build.exports import compspec, edf, environment, lines, metahub, nfd, sarus
 from hpc3build.exports.subject import Export as Export
 from hpc3build.exports.subject import Subject as Subject
 
@@ -42,6 +42,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "apptainer": Format(_one(lines.apptainer), named=True, engine="apptainer"),
         "charliecloud": Format(_one(environment.charliecloud)),
         "nfd": Format(nfd.write, every=True),
+        "compspec": Format(_one(compspec.write)),
+        "metahub": Format(metahub.write, every=True, named=True),
         "oci-env": Format(_one(environment.oci_env)),
     }
 )

@@ -100,7 +100,7 @@ def test_edf_names_the_image(fields: dict[str, Any], image: str) -> None:
     assert all(line.isprintable() for line in made.text.splitlines())
 
 
-@pytest.mark.parametrize("name", ["edf"])
+@pytest.mark.parametrize("name", ["edf", "metahub"])
 def test_images_of_no_registry_need_a_name(name: str) -> None:
     with pytest.raises(InputError, match="names images of registries") as caught:
         export(name, subject(reference=parse("oci:/x:1")))
