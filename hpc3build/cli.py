@@ -104,6 +104,7 @@ def _parser(only: str = "") -> argparse.ArgumentParser:
         "easybuild-hooks": _add_easybuild_hooks,
         **cli_host.ADDERS,
         "export": cli_export.add_export,
+        "docs": cli_export.add_docs,
         "ci": cli_ci.add,
     }
     for add in [adders[only]] if only in adders else adders.values():

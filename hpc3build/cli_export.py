@@ -1,9 +1,10 @@
-"""``hpc3build export``: what an image says, for other tools."""
+"""``hpc3build export`` and ``hpc3build docs``: what an image says, for other tools and for people."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,20 @@ def add_export(commands: Any, common: argparse.ArgumentParser) -> None:
     shared.add_registry(parser)
 
 
+def add_docs(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Declare ``docs``."""
+    parser = add_command(
+        commands,
+        common,
+        "docs",
+        _docs,
+        "the documentation that an image carries, as markdown",
+        "hpc3build docs registry.example/hpc/app:1.0",
+    )
+    _add_choice(parser)
+    shared.add_registry(parser)
+
+
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("reference", metavar="REF", help=shared.REF)
     parser.add_argument("--platform", metavar="P", help="of an index, the image for OS/ARCHITECTURE[/VARIANT]")
@@ -65,6 +80,19 @@ def _export(options: argparse.Namespace) -> int:
         write_atomically(output, made.text)
     else:
         sys.stdout.write(made.text)
+    return 0
+
+
+def _docs(options: argparse.Namespace) -> int:
+    from hpc3build.workflows.export import docs
+
+    text, notes = docs(*_asked(options))
+    if not text:
+        return _nothing(options, notes)
+    _tell(options, notes)
+    # An image's text may come to a terminal: of control characters only those that lay out text stay.
+    shown = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text.replace("\r\n", "\n"))
+    sys.stdout.write(shown if shown.endswith("\n") else f"{shown}\n")
     return 0
 
 

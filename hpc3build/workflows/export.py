@@ -1,12 +1,15 @@
-"""``export``: what an image says of itself, read without layers, for other tools."""
+"""``export`` and ``docs``: what an image says of itself, read without layers, for other tools and for people."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from hpc3build.errors import InputError
+from hpc3build.errors import ImageError, InputError
 from hpc3build.exports import FORMATS, Export, Format, Subject
+from hpc3build.facts import vocabulary as voc
 from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.jsonread import EMPTY
 from hpc3build.match import Verdict
@@ -16,7 +19,8 @@ from hpc3build.rewrite.plan import platform_name
 from hpc3build.rewrite.target import Platform
 from hpc3build.stores import Store, named
 from hpc3build.stores.access import Access
-from hpc3build.workflows.candidates import Candidate, Reading, of_manifest, whole
+from hpc3build.stores.referrers import Referrers
+from hpc3build.workflows.candidates import Candidate, Reading, attached, of_manifest, whole
 from hpc3build.workflows.engine_names import Place, name_for
 from hpc3build.workflows.match import Judged, host_of, one_client, ranked
 from hpc3build.workflows.run import is_insecure
@@ -59,6 +63,40 @@ def export(name: str, reference: Reference, wanted: Wanted, reading: Reading) ->
     return Export(made.text, (*notes, *made.notes))
 
 
+def docs(reference: Reference, wanted: Wanted, reading: Reading) -> tuple[str, tuple[str, ...]]:
+    """The documentation, empty where there is none, and notes.
+
+    That of an index itself comes first, then its image's; what is attached to an image comes last.
+
+    Raises ImageError for a value that is no base64 of UTF-8, InputError, and what reading a store raises.
+    """
+    with one_client((str(reference),), reading) as reading, reading.open(reference) as store:
+        manifest = named(store, reference)
+        if manifest.is_index and (value := voc.DOCUMENTATION.value_in(manifest.annotations)):
+            return _decoded(value, reference, manifest.digest), ()
+        found = _fitting(store, reference, manifest, wanted, reading)
+        try:
+            (candidate,), notes = _chosen(found, reference, None, wanted, reading)
+        except _NoneFits as reason:
+            return "", (str(reason),)
+        value = voc.DOCUMENTATION.value_in(candidate.pairs)
+        if value is None and isinstance(store, Referrers):
+            value = voc.DOCUMENTATION.value_in(attached(store, candidate.digest))
+    if not value:
+        return "", (*notes, f"{reference}: the image has no documentation ({voc.DOCUMENTATION.name})")
+    return _decoded(value, reference, candidate.digest), notes
+
+
+def _decoded(value: str, reference: Reference, digest: str) -> str:
+    where = f"{reference.at(digest)}: {voc.DOCUMENTATION.name}"
+    try:
+        return base64.b64decode(value.encode("ascii"), validate=True).decode()
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ImageError(f"{where}: not base64", hint="annotate -a writes it anew: base64 of markdown") from error
+    except UnicodeDecodeError as error:
+        raise ImageError(f"{where}: not UTF-8 at byte {error.start}", hint="markdown in UTF-8 is expected") from error
+
+
 def _fitting(
     store: Store, reference: Reference, manifest: Manifest, wanted: Wanted, reading: Reading
 ) -> list[Candidate]:
@@ -76,10 +114,10 @@ def _fitting(
 
 
 def _chosen(
-    found: list[Candidate], reference: Reference, form: Format, wanted: Wanted, reading: Reading
+    found: list[Candidate], reference: Reference, form: Format | None, wanted: Wanted, reading: Reading
 ) -> tuple[list[Candidate], tuple[str, ...]]:
-    """What is written about: all, or the best for the host, which a note names."""
-    if form.every:
+    """What is written about: all, or the best for the host, which a note names; to be read about it need not run."""
+    if form is not None and form.every:
         read = [candidate if candidate.read else whole(candidate, reading) for candidate in found]
         return [candidate for candidate in read if candidate is not None], ()
     notes: tuple[str, ...] = ()
@@ -88,7 +126,7 @@ def _chosen(
         host = wanted.host()
         judged = ranked(found, replace(reading, host=host))[0]
         best, notes = judged.candidate, (_choice(judged, len(found), host),)
-        if judged.match.verdict is Verdict.NO:
+        if form is not None and judged.match.verdict is Verdict.NO:
             hint = "--platform, --host FILE or NAME@DIGEST choose another"
             raise _NoneFits(f"{reference}: none of its {len(found)} images runs on {host_of(host)}; {hint}")
     if best is not None and best.config is None:
