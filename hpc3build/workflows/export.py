@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from hpc3build.errors import ImageError, InputError
+from hpc3build.errors import ImageError, InputError, StoreError
 from hpc3build.exports import FORMATS, Export, Format, Subject
 from hpc3build.facts import vocabulary as voc
 from hpc3build.host.fingerprint import Fingerprint
@@ -17,7 +17,7 @@ from hpc3build.oci import Manifest
 from hpc3build.reference import Reference
 from hpc3build.rewrite.plan import platform_name
 from hpc3build.rewrite.target import Platform
-from hpc3build.stores import Store, named
+from hpc3build.stores import Store, is_absence, named
 from hpc3build.stores.access import Access
 from hpc3build.stores.referrers import Referrers
 from hpc3build.workflows.candidates import Candidate, Reading, attached, of_manifest, whole
@@ -118,8 +118,7 @@ def _chosen(
 ) -> tuple[list[Candidate], tuple[str, ...]]:
     """What is written about: all, or the best for the host, which a note names; to be read about it need not run."""
     if form is not None and form.every:
-        read = [candidate if candidate.read else whole(candidate, reading) for candidate in found]
-        return [candidate for candidate in read if candidate is not None], ()
+        return _all(found, reading)
     notes: tuple[str, ...] = ()
     best: Candidate | None = found[0]
     if len(found) > 1:
@@ -134,6 +133,22 @@ def _chosen(
     if best is None:
         raise InputError(f"{reference}: no image there")
     return [best], notes
+
+
+def _all(found: list[Candidate], reading: Reading) -> tuple[list[Candidate], tuple[str, ...]]:
+    """All of these, read; an index may list what is not there. Raises StoreError where none is."""
+    read, notes = [], []
+    for candidate in found:
+        try:
+            if (image := candidate if candidate.read else whole(candidate, reading)) is not None:
+                read.append(image)
+        except StoreError as error:
+            if not is_absence(error) or len(found) == 1:
+                raise
+            notes.append(f"{candidate.digest}: the index lists this image, and it is not there: left out")
+    if not read:
+        raise StoreError(f"{found[0].reference}: the index lists {len(found)} images, and none is there")
+    return read, tuple(notes)
 
 
 def _choice(judged: Judged, count: int, host: Fingerprint) -> str:

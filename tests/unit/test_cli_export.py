@@ -124,6 +124,18 @@ def test_some_hold_all_images_of_an_index(name: str, entries: str, layout: Path)
     assert digest(layout, "cuda") not in one.out and "aarch64" in one.out
 
 
+@pytest.mark.parametrize("gone", [["cuda"], ["plain", "cuda", "arm"]])
+def test_images_that_an_index_lists_and_that_are_not_there(gone: list[str], layout: Path) -> None:
+    for tag in gone:
+        (layout / "blobs" / digest(layout, tag).replace(":", "/")).unlink()
+    done = hpc3build("export", "nfd", f"oci:{layout}:index")
+    if len(gone) == 3:
+        assert "none is there" in assert_one_message(done, 4)
+    else:
+        assert done.status == 0 and digest(layout, "plain") in done.out and digest(layout, "cuda") not in done.out
+        assert f"note: {digest(layout, 'cuda')}: the index lists this image" in done.err
+
+
 def test_none_of_an_index_fits(layout: Path) -> None:
     done = hpc3build("export", "edf", f"oci:{layout}:index", *on("power9"))
     assert (done.status, done.out) == (1, "")
