@@ -32,8 +32,8 @@ def podman(subject: Subject) -> Export:
         version = _version(subject.host)
         splits = version is not None and numbers(version) < (5,)
         wanted = dataclasses.replace(wanted, splits=splits)
-        known = f"for podman {version}, " if version is not None else "for podman 5, as no version is known here; "
-        notes.append(f"{known}before 5.0 podman splits --annotation at commas, unless double quotes stand around it")
+        known = f"podman {version}" if version is not None else "podman 5, as no version is known"
+        notes.append(f"written for {known}: before 5.0 it splits --annotation at commas that no double quotes enclose")
     return Export(shlex.join(launch.line("podman", wanted)) + "\n", tuple(notes))
 
 
