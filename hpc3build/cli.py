@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpc3build import __version__, cli_annotate, cli_check, cli_ci, cli_host
+from hpc3build import __version__, cli_annotate, cli_check, cli_ci, cli_export, cli_host
 from hpc3build import options as shared
 from hpc3build.console import Command, Parser, add_everywhere, behind_command, visible
 from hpc3build.console import add_command as _command
@@ -103,6 +103,8 @@ def _parser(only: str = "") -> argparse.ArgumentParser:
         "spack-extension": _add_spack_extension,
         "easybuild-hooks": _add_easybuild_hooks,
         **cli_host.ADDERS,
+        "export": cli_export.add_export,
+        "docs": cli_export.add_docs,
         "ci": cli_ci.add,
     }
     for add in [adders[only]] if only in adders else adders.values():

@@ -77,9 +77,8 @@ def run_fingerprint(options: argparse.Namespace) -> int:
     if options.from_probe:
         host = workflow.from_probe(options.from_probe, shared.text_of(options.from_probe, MAX_BYTES, "a probe"))
     else:
-        machine, user = _machine()
         runner: Runner | None = None if options.fast else run
-        host = workflow.fingerprint(os.environ, machine, user, runner, injects=tuple(options.injects))
+        host = workflow.fingerprint(os.environ, *machine(), runner, injects=tuple(options.injects))
     if options.nfd_features:
         path = workflow.write_nfd_features(options.nfd_features, host)
         if not options.quiet:
@@ -95,7 +94,7 @@ def run_fingerprint(options: argparse.Namespace) -> int:
     return 0
 
 
-def _machine() -> tuple[str, str]:
+def machine() -> tuple[str, str]:
     """What the machine is called by uname -m, and the user's name, as /etc/subuid has it."""
     import pwd
 
@@ -127,7 +126,7 @@ def _host(options: argparse.Namespace) -> Fingerprint:
 
     if options.host is not None:
         return workflow.recorded(options.host)
-    return workflow.for_matching(os.environ, *_machine(), run)
+    return workflow.for_matching(os.environ, *machine(), run)
 
 
 def add_match(parser: argparse.ArgumentParser) -> None:

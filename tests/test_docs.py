@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shlex
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.exported import CUDA, P
 from tests.images import make_layout
 
 ROOT = Path(__file__).parent.parent
@@ -35,9 +37,12 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with the recipes, and an image where the examples have theirs."""
+    """A folder with the recipes, and images where the examples have theirs: one that says nothing, and one much."""
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     make_layout(tmp_path / "out" / "mpi-hello", [{"etc/os-release": b"ID=debian\nVERSION_ID=12\n"}], tag="1.0")
+    said = {**CUDA, f"{P}documentation": base64.b64encode(b"# GROMACS\n").decode()}
+    config = {"Env": ["PATH=/opt/gromacs/bin:/usr/bin"]}
+    make_layout(tmp_path / "out" / "gromacs", [{"a": b"1"}], labels=said, config=config, tag="2024.4")
     return tmp_path
 
 

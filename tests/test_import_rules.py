@@ -57,6 +57,7 @@ LAYERS = (
         "cli_check",
         "cli_receipt",
         "cli_ci",
+        "cli_export",
         "cli_host",
         "cli",
         "__main__",

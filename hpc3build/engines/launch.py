@@ -21,7 +21,11 @@ _FOR_HOOKS = (voc.MPI.name, voc.GPU.name, voc.GLIBC.name)
 
 @dataclass(frozen=True)
 class Launch:
-    """``gpus`` are vendors whose GPUs the image uses and the host has; ``insecure`` a registry without TLS."""
+    """``gpus`` are vendors whose GPUs the image uses and the host has; ``insecure`` a registry without TLS.
+
+    ``annotations`` are the keys that podman's hooks are told of; ``splits`` is whether it takes --annotation for a CSV
+    line, as before 5.0 (containers/podman cmd/podman/common/create.go).
+    """
 
     image: str
     argv: tuple[str, ...]
@@ -29,6 +33,8 @@ class Launch:
     gpus: frozenset[str] = frozenset()
     terminal: bool = False
     insecure: bool = False
+    annotations: tuple[str, ...] = _FOR_HOOKS
+    splits: bool = False
 
     @property
     def uses_mpi(self) -> bool:
@@ -44,9 +50,10 @@ def _podman(launch: Launch) -> list[str]:
     line += ["--device", "/dev/dri"] if launch.gpus & {"amd", "intel"} else []
     line += ["--group-add", "keep-groups"] if launch.gpus & {"amd", "intel"} or launch.uses_mpi else []
     line += ["--network", "host", "--ipc", "host"] if launch.uses_mpi else []
-    for name in _FOR_HOOKS:
+    for name in launch.annotations:
         if name in launch.pairs:
-            line += ["--annotation", f"{name}={launch.pairs[name]}"]
+            pair = f"{name}={launch.pairs[name]}"
+            line += ["--annotation", f'"{pair}"' if launch.splits and "," in pair else pair]
     return [*line, launch.image, *launch.argv]
 
 

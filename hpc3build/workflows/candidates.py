@@ -44,7 +44,7 @@ class Candidate:
     """``reference`` as given, ``pairs`` what it says, ``size`` the bytes of its layers (None where not read).
 
     ``read`` is False where an index's descriptor told it that no seal vouches for: the image may say more, and
-    otherwise.
+    otherwise. ``config`` is the image's configuration, where it was read.
     """
 
     reference: str
@@ -53,6 +53,7 @@ class Candidate:
     pairs: Mapping[str, str]
     size: int | None = None
     read: bool = True
+    config: ImageConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def candidates(text: str, reading: Reading) -> Iterator[Candidate]:
         return
     reference = parse(text)
     with reading.open(reference) as store:
-        yield from _of(store, reference, named(store, reference), reading)
+        yield from of_manifest(store, reference, named(store, reference), reading)
 
 
 def whole(candidate: Candidate, reading: Reading) -> Candidate | None:
@@ -107,10 +108,11 @@ def _tags(repository: str, pattern: str, reading: Reading) -> Iterator[Candidate
     reference = parse(repository)
     with reading.open(listing(reference, pattern)) as store:
         for tag in fitting(store, repository, pattern):
-            yield from _of(store, reference.with_tag(tag), store.manifest(tag), reading)
+            yield from of_manifest(store, reference.with_tag(tag), store.manifest(tag), reading)
 
 
-def _of(store: Store, reference: Reference, manifest: Manifest, reading: Reading) -> Iterator[Candidate]:
+def of_manifest(store: Store, reference: Reference, manifest: Manifest, reading: Reading) -> Iterator[Candidate]:
+    """The image, or the images of an index, whose manifest was read. Raises what reading the store raises."""
     if not manifest.is_index:
         if (found := _image(store, reference, manifest, EMPTY, EMPTY)) is not None:
             yield found
@@ -183,11 +185,12 @@ def _image(
     config = ImageConfig.parse(read_blob(store, digest), digest)
     pairs = declared(manifest.annotations, config.labels, told)
     if not any(key.name in pairs for key in DISCRIMINATING):
-        pairs = over(_attached(store, manifest.digest), pairs)
-    return Candidate(str(reference), manifest.digest, {**config.platform, **platform}, pairs, manifest.layers_size)
+        pairs = over(attached(store, manifest.digest), pairs)
+    found = {**config.platform, **platform}
+    return Candidate(str(reference), manifest.digest, found, pairs, manifest.layers_size, config=config)
 
 
-def _attached(store: Store, digest: str) -> Mapping[str, str]:
+def attached(store: Store, digest: str) -> Mapping[str, str]:
     """What ``annotate --attach`` says of an image; the newest last, where a store keeps that order."""
     if not isinstance(store, Referrers):
         return EMPTY

@@ -61,7 +61,7 @@ def choose(texts: Iterable[str], reading: Reading) -> Choice:
     texts = tuple(texts)
     found: list[Judged] = []
     missing: list[Missing] = []
-    with _one_client(texts, reading) as reading:
+    with one_client(texts, reading) as reading:
         for text in texts:
             try:
                 found += [_judged(matcher, candidate) for candidate in candidates(text, reading)]
@@ -77,8 +77,14 @@ def choose(texts: Iterable[str], reading: Reading) -> Choice:
     return Choice(ranked, tuple(missing))
 
 
+def ranked(found: Iterable[Candidate], reading: Reading) -> tuple[Judged, ...]:
+    """These candidates, the best for ``reading.host`` first, and read. Raises what reading raises."""
+    matcher = Matcher(reading.host)
+    return _settled([_judged(matcher, candidate) for candidate in found], matcher, reading)
+
+
 @contextlib.contextmanager
-def _one_client(texts: tuple[str, ...], reading: Reading) -> Iterator[Reading]:
+def one_client(texts: tuple[str, ...], reading: Reading) -> Iterator[Reading]:
     """What is read again of a registry needs no new connection and no new token."""
     names = ((tag_pattern(text) or (text,))[0] for text in texts if not is_records(text))
     if reading.client is not None or not any(parse(name).transport == DOCKER for name in names):

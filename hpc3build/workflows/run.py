@@ -13,7 +13,7 @@ from hpc3build.errors import InputError
 from hpc3build.facts import vocabulary as voc
 from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.match.gpu import VENDORS
-from hpc3build.reference import DOCKER, parse
+from hpc3build.reference import DOCKER, Reference, parse
 from hpc3build.run import missing
 from hpc3build.stores.access import Access
 from hpc3build.workflows.engine_names import Place, name_for
@@ -51,12 +51,18 @@ def plan(
             raise missing("podman")
         engine = found
     image = name_for(engine, candidate, place)
-    insecure = reference.transport == DOCKER and not access.verifies(reference)
     runtimes = candidate.pairs.get(voc.GPU.name, "none").split(",")
     vendors = {vendor for runtime in runtimes for vendor in VENDORS.get(runtime, ())}
     gpus = vendors & {gpu.vendor for gpu in host.gpus or () if gpu.driver is not False}
-    wanted = launch.Launch(image, tuple(argv), candidate.pairs, frozenset(gpus), terminal, insecure)
+    wanted = launch.Launch(
+        image, tuple(argv), candidate.pairs, frozenset(gpus), terminal, is_insecure(reference, access)
+    )
     return Plan(judged, engine, launch.line(engine, wanted))
+
+
+def is_insecure(reference: Reference, access: Access) -> bool:
+    """Whether an engine has to be told that the registry has no TLS, or none to be trusted."""
+    return reference.transport == DOCKER and not access.verifies(reference)
 
 
 def append_log(path: str, plan: Plan, host: Fingerprint, time: str) -> None:
