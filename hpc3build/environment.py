@@ -29,7 +29,7 @@ def baked_environment(
         document = json.loads(record.data)
         baked = {str(name): str(value) for name, value in document["set"].items()}
         for name, entries in {**({"PATH": []} if expected else {}), **document["prepend"]}.items():
-            old = env.get(name) or (bases.PATH if name == "PATH" else "")
+            old = env.get(name) or baked.get(name) or (bases.PATH if name == "PATH" else "")
             gone = expected if name == "PATH" else ()
             rest = [entry for entry in old.split(":") if entry and entry not in entries and entry not in gone]
             baked[str(name)] = ":".join([*map(str, entries), *rest])

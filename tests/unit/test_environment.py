@@ -38,6 +38,13 @@ def test_of_what_was_expected_on_the_path_stays_what_is_there(found: dict[str, l
     assert after == {"PATH": path}
 
 
+@pytest.mark.parametrize("name", ["PATH", "LD_LIBRARY_PATH"])
+def test_a_recipes_own_list_is_not_lost_with_the_configuration(name: str) -> None:
+    """Of an image that was mended, config.Env may lack what the build had put there."""
+    record = record_of({"prepend": {name: ["/app"]}, "set": {name: "/mine:/usr/bin"}})
+    assert baked_environment({ENVIRONMENT: record}, {}) == {name: "/app:/mine:/usr/bin"}
+
+
 def test_without_a_record_nothing_is_known() -> None:
     assert baked_environment({}, {"PATH": "/opt/a/bin"}, ("/opt/a/bin",)) == {}
 

@@ -7,9 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from hpc3build.environment import ENVIRONMENT, baked_environment
+from hpc3build.evidence.layers import ImageFile
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "containerfiles"
@@ -263,6 +267,91 @@ def test_environment_survives_the_distributions_profile(name: str, shell: str, t
     assert entries[:2] == ["/app/bin", "/dep/bin"] and "/usr/bin" in entries
     assert found["LD_LIBRARY_PATH"] == "/app/lib:/app/lib64:/host"
     assert found["APP_ROOT"] == "/app" and found["FROM_RECIPE"] == "x y"
+
+
+OWN_PATH = ["/mine/bin", "/mine/bin:/usr/bin:/bin", "/usr/bin:/bin:/mine/bin", "/mine/bin:/usr/bin:/bin:/mine/sbin"]
+OWN = {"JAVA_HOME": "/mine/it's", "MANPATH": "/mine/man:", "INFOPATH": "/mine/info", "XDG_DATA_DIRS": "/mine/share"}
+#: What scripts of a distribution do to variables: set anew (a plain one and a list), set where unset, add to.
+THEIRS = """\
+export JAVA_HOME=/usr/lib/jvm INFOPATH=/usr/info
+[ -n "${MANPATH-}" ] || export MANPATH=/usr/man
+export XDG_DATA_DIRS="/usr/share${XDG_DATA_DIRS:+:$XDG_DATA_DIRS}"
+"""
+
+
+def own_login(
+    tmp_path: Path, name: str, shell: str, own: dict[str, str]
+) -> tuple[Callable[..., dict[str, str]], dict[str, str]]:
+    """A login into an image whose recipe has ``own`` in env, and what config.Env says there."""
+    root = captured(tmp_path, ACTIVATE, own)
+    etc = system(tmp_path, name)
+    shutil.copy(profile_of(root), etc / "profile.d")
+    (etc / "profile.d/a_theirs.sh").write_text(THEIRS)
+    finish(tmp_path, etc)
+    data = (root / "opt/hpc3build/environment.json").read_bytes()
+    record = ImageFile(ENVIRONMENT, "file", 0o644, 0, 0, len(data), "", data, "sha256:0")
+    configuration = baked_environment({ENVIRONMENT: record}, {"PATH": PATH, **own})
+
+    def start(**env: str) -> dict[str, str]:
+        found = login(etc, shell, **env)
+        # The harness's own: the folder of its id, and what it needs to run env.
+        found["PATH"] = found["PATH"].removeprefix(f"{PATH}:")
+        return found
+
+    return start, configuration
+
+
+@each_shell
+@pytest.mark.parametrize("name", ["debian12", "rhel9"])
+@pytest.mark.parametrize("path", OWN_PATH)
+def test_a_recipes_own_path_survives_the_distributions_profile(
+    path: str, name: str, shell: str, tmp_path: Path
+) -> None:
+    start, configuration = own_login(tmp_path, name, shell, {"PATH": path})
+    assert configuration["PATH"] == f"/app/bin:/dep/bin:{path}"
+    ours = [entry for entry in configuration["PATH"].split(":") if entry.startswith(("/app", "/dep", "/mine"))]
+    for user in (configuration["PATH"], PATH, "/user/bin:/usr/bin:/bin"):
+        entries = start(PATH=user)["PATH"].split(":")
+        assert [entry for entry in entries if entry in ours] == ours, "the order of config.Env"
+        assert "/usr/bin" not in path or (entries.index("/mine/bin") < entries.index("/usr/bin")) == (path[1] == "m")
+        assert ("/usr/local/bin" in entries) >= (name == "debian12"), "what the distribution has stays"
+    # A PATH of the user's is kept where the distribution's /etc/profile keeps it.
+    assert ("/user/bin" in entries) == (name == "rhel9")
+
+
+@pytest.mark.parametrize("name", ["debian12", "rhel9"])
+def test_a_recipes_variable_wins_over_the_distributions_and_the_users_over_it(name: str, tmp_path: Path) -> None:
+    start, configuration = own_login(tmp_path, name, "/bin/bash", OWN)
+    assert {key: configuration[key] for key in OWN} == OWN
+    added = {"INFOPATH": "/mine/info:/usr/info", "XDG_DATA_DIRS": "/usr/share:/mine/share"}
+    found = start(**configuration)
+    assert {key: found[key] for key in OWN} == {**OWN, **added}
+    assert start()["JAVA_HOME"] == OWN["JAVA_HOME"], "from an environment without the image's"
+    user = {"JAVA_HOME": "", "MANPATH": "/user/man", "INFOPATH": "/user/info", "XDG_DATA_DIRS": "/user/share"}
+    found = start(**{**configuration, **user})
+    added = {"INFOPATH": "/user/info:/usr/info", "XDG_DATA_DIRS": "/usr/share:/user/share"}
+    assert {key: found[key] for key in OWN} == {**user, **added}
+
+
+@each_shell
+@pytest.mark.parametrize("name", ["debian12", "rhel9"])
+def test_a_recipes_variables_with_any_shell(name: str, shell: str, tmp_path: Path) -> None:
+    """No distribution's script sets these; the user's word counts, even where it is empty."""
+    own = {"MINE": "/a b", "DATA_PATH": "/mine/data", "LD_LIBRARY_PATH": "/mine/lib"}
+    start, configuration = own_login(tmp_path, name, shell, own)
+    lists = {"LD_LIBRARY_PATH": "/app/lib:/app/lib64:/mine/lib"}
+    for env in (configuration, {}):
+        found = start(**env)
+        assert {key: found[key] for key in own} == {**own, **lists} == {key: configuration[key] for key in own}
+    user = {"MINE": "", "DATA_PATH": "/user/data", "LD_LIBRARY_PATH": "/user/lib"}
+    found = start(**{**configuration, **user})
+    assert {key: found[key] for key in own} == {**user, "LD_LIBRARY_PATH": "/app/lib:/app/lib64:/user/lib"}
+
+
+@each_shell
+def test_a_recipes_variable_that_the_shell_keeps_to_itself(shell: str, tmp_path: Path) -> None:
+    profile = profile_of(captured(tmp_path, "", {"UID": "7", "PPID": "7", "X": "7"}))
+    assert sourced(shell, profile)["X"] == "7"
 
 
 # site.sh
