@@ -9,11 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from hpc3build.conformance.files import ASKS_FOR_A_NAME
 from hpc3build.environment import ENVIRONMENT, baked_environment
-from hpc3build.evidence.layers import ImageFile
+from hpc3build.evidence.layers import ImageFile, ImageFiles
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "containerfiles"
@@ -201,10 +205,11 @@ def login(etc: Path, shell: str, **env: str) -> dict[str, str]:
     tools = etc.parent / "nameless"
     tools.mkdir(exist_ok=True)
     (tools / "id").write_text(
-        '#!/bin/sh\ncase $1 in *n*) echo "id: cannot find name for user ID 12345" >&2; exit 1;; *g*) echo 54321;;'
+        '#!/bin/sh\ncase $1 in *n*) echo "id: cannot find name for user ID 12345" >&2; exit 1;; *[gG]*) echo 54321;;'
         " *) echo 12345;; esac\n"
     )
-    (tools / "whoami").write_text("#!/bin/sh\necho 'whoami: cannot find name' >&2; exit 1\n")
+    for tool in ("whoami", "groups"):
+        (tools / tool).write_text(f"#!/bin/sh\necho '{tool}: cannot find name' >&2; exit 1\n")
     for tool in tools.iterdir():
         tool.chmod(0o755)
     profile = etc / "profile"
@@ -222,10 +227,93 @@ def login(etc: Path, shell: str, **env: str) -> dict[str, str]:
     return dict(os.fsdecode(entry).split("=", 1) for entry in done.stdout.split(b"\0") if entry)
 
 
-def test_the_fixture_is_worth_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["rhel9", "ubuntu22"])
+def test_the_fixture_is_worth_its_name(name: str, tmp_path: Path) -> None:
     """Without finish.sh a user without a name meets errors; otherwise the tests below would show nothing."""
     with pytest.raises(AssertionError, match="cannot find name"):
-        login(system(tmp_path, "rhel9"), "/bin/bash")
+        login(system(tmp_path, name), "/bin/bash")
+
+
+def test_ubuntus_login_is_quiet_for_a_user_without_name(tmp_path: Path) -> None:
+    etc = system(tmp_path, "ubuntu22")
+    finish(tmp_path, etc)
+    login(etc, "/bin/bash", HOME="/nonexistent")
+
+
+#: Calls that print a name, and what they become.
+ASKING = {
+    "whoami": "id -u",
+    "/usr/bin/whoami": "/usr/bin/id -u",
+    "logname": "id -u",
+    "groups": "id -G",
+    "/usr/bin/groups": "/usr/bin/id -G",
+    "groups 2>/dev/null": "id -G 2>/dev/null",
+    "id -un": "id -u",
+    "id -nu": "id -u",
+    "id  -un": "id  -u",
+    "id -u -n": "id -u",
+    "id -n -u": "id -u",
+    "id -u --name": "id -u",
+    "id --user --name": "id --user",
+    "id --name --group": "id --group",
+    "id -nru": "id -ru",
+    "id -r -un": "id -r -u",
+    "id -gn": "id -g",
+    "id -Gn": "id -G",
+    "id -nGz": "id -Gz",
+    "/usr/bin/id -un": "/usr/bin/id -u",
+}
+#: Where a call may stand in a script.
+PLACES = ["x=$({})", "x=`{}`", 'x="$( {} )"', "{}", "if {} | grep -q x; then :; fi", "true && {}", "{}; {}", "  {} >x"]
+#: What only looks like such a call.
+NO_CALL = [
+    "groups=$(id -G)",
+    "for group in $groups ${groups} $logname ${whoami}; do :; done",
+    'case $1 in\n    groups) id -u ;;\nesac',
+    "groups() { id -G; }",
+    "logname=$LOGNAME whoami=me site_whoami=x",
+    "valid -number; id -u; id -G; id --user; id root",
+    "getent --groups -n",
+    'usermod --groups wheel x; [ "$id" -ne 0 ] && [ $id -ne 0 ]',
+    ". /etc/whoami.sh",
+]  # fmt: skip
+
+
+def login_scripts_remarks(script: Path) -> list[str]:
+    """What hpc3build check says of a login script."""
+    from hpc3build.conformance import Image, files
+
+    data = script.read_bytes()
+    file = ImageFile("/etc/profile", "file", 0o644, 0, 0, len(data), "", data, "sha256:0")
+    image = Image(cast(Manifest, None), cast(ImageConfig, None), files=ImageFiles({"/etc/profile": file}))
+    return [remark.message for remark in files.login_scripts(image)]
+
+
+@pytest.mark.parametrize("call", ASKING)
+def test_calls_for_a_name_are_found_and_taken_out(call: str, tmp_path: Path) -> None:
+    """The conformance rule sees what finish.sh mends, and no more of it afterwards."""
+    (tmp_path / "etc").mkdir()
+    script = tmp_path / "etc/profile"
+    for place in PLACES:
+        script.write_text("# first\n" + place.replace("{}", call) + "\n")
+        assert len(login_scripts_remarks(script)) == 1, place
+        finish(tmp_path, tmp_path / "etc")
+        assert script.read_text() == "# first\n" + place.replace("{}", ASKING[call]) + "\n"
+        assert login_scripts_remarks(script) == []
+
+
+@pytest.mark.parametrize("text", NO_CALL)
+def test_what_only_looks_like_a_call_for_a_name_stays(text: str, tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    script = tmp_path / "etc/profile"
+    script.write_text(text + "\n")
+    assert login_scripts_remarks(script) == []
+    finish(tmp_path, tmp_path / "etc")
+    assert script.read_text() == text + "\n"
+
+
+def test_script_and_rule_look_for_the_same() -> None:
+    assert f"\nnames='{ASKS_FOR_A_NAME}'\n" in (SCRIPTS / "hpc3build/finish.sh").read_text()
 
 
 @each_shell
