@@ -15,6 +15,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "mpi-hello"
+#: An authority for the site's bundle, always the same one: layers of earlier runs that the engine kept would show it.
+SITE_CA = ROOT / "tests" / "data" / "site" / "ca.pem"
 USERS = {"root": "0:0", "nobody": "65534:65534", "unknown": "12345:54321"}
 #: What must never be found in what was built: values given to the build in its environment and as secrets.
 MARKERS = {

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import CA_FILES
-from tests.integration.support import MARKERS, RECIPE, ROOT, Built, hpc3build, sh
+from tests.integration.support import MARKERS, RECIPE, ROOT, SITE_CA, Built, hpc3build, sh
 
 pytestmark = pytest.mark.engine
 
@@ -187,15 +187,19 @@ def certificates(data: bytes) -> set[bytes]:
     return {re.sub(rb"\s", b"", body) for body in found}
 
 
-def test_no_authority_but_the_bases(final: Files, base_files: Files, layers: list[bytes]) -> None:
+def test_no_authority_but_the_bases(final: Files, base_files: Files, layers: list[bytes], site: dict[str, str]) -> None:
     bundle = "/etc/ssl/certs/ca-certificates.crt"
     assert final[bundle].data == base_files[bundle].data
     known = set().union(*(certificates(entry.data) for entry in base_files.values()))
     assert len(known) > 100
     assert [path for path, entry in final.items() if certificates(entry.data) - known] == []
     # The site's own: a line of each one's signature, wherever it may lie.
-    theirs = next((Path(name).read_bytes() for name in CA_FILES if Path(name).is_file()), b"")
-    for body in certificates(theirs) - known:
+    bundles = [name for name in (site.get("SSL_CERT_FILE"), *CA_FILES) if name and Path(name).is_file()]
+    if not bundles:
+        pytest.skip("no bundle here: " + ", ".join(CA_FILES))
+    theirs = set().union(*(certificates(Path(name).read_bytes()) for name in bundles)) - known
+    assert certificates(SITE_CA.read_bytes()) <= theirs
+    for body in theirs:
         raw = base64.b64decode(body)
         lines = (body[(start := (len(body) // 64 - 2) * 64) : start + 64], raw[-96:-32])
         assert not [number for number, data in enumerate(layers) for line in lines if line in data]
