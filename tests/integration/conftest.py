@@ -50,9 +50,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("site")
     given = (os.environ.get("SSL_CERT_FILE", ""), os.environ.get("PIP_CERT", ""), *CA_FILES)
     authorities = next((Path(name) for name in given if name and Path(name).is_file()), None)
+    password = MARKERS["a password of apt's proxy"]
+    apt = f'Acquire::http {{ Proxy::proxied.invalid "http://user:{password}@proxy.invalid:3128"; }};\n'
+    if theirs := os.environ.get("APT_CONFIG"):
+        apt += f'#include "{theirs}";\n'
+    (folder / "apt.conf").write_text(apt)
     env = {
         "ftp_proxy": f"http://user:{MARKERS['a proxy password']}@proxy.invalid:3128",
+        # EasyBuild gets this one.
+        "no_proxy": ",".join(filter(None, (os.environ.get("no_proxy"), MARKERS["a host without proxy"]))),
         "PIP_TRUSTED_HOST": MARKERS["a pip setting"],
+        "APT_CONFIG": str(folder / "apt.conf"),
     }
     if authorities:
         comment = f"# {MARKERS['a comment of the CA bundle']}\n".encode()

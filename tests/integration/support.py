@@ -22,6 +22,8 @@ USERS = {"root": "0:0", "nobody": "65534:65534", "unknown": "12345:54321"}
 MARKERS = {
     "a proxy password": "S3CRET-proxy-5d1c",
     "a pip setting": "s3cret-pip-5d1c.invalid",
+    "a host without proxy": "s3cret-no-proxy-5d1c.invalid",
+    "a password of apt's proxy": "S3CRET-apt-5d1c",
     "a comment of the CA bundle": "S3CRET-ca-5d1c",
     "a build secret": "S3CRET-file-5d1c",
 }
