@@ -37,7 +37,7 @@ def baked_environment(
     except (ValueError, ImageError) as error:
         raise ImageError(f"{ENVIRONMENT} of the image is not what the build writes: {error}") from error
     for name, entries in {**({"PATH": ()} if expected else {}), **found}.items():
-        old = env.get(name) or (bases.PATH if name == "PATH" else "")
+        old = env.get(name) or baked.get(name) or (bases.PATH if name == "PATH" else "")
         gone = expected if name == "PATH" else ()
         rest = [entry for entry in old.split(":") if entry and entry not in entries and entry not in gone]
         baked[name] = ":".join([*entries, *rest])

@@ -11,18 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hpc3build.errors import ToolError
+from hpc3build.run import Runner
+
 _CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 #: pip's settings that make sense on another machine: file: URLs and folders of this one do not.
 _PIP = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
-# A value that is a path names a file of this machine, which the builder has not.
-_APT = re.compile(r'Acquire::(?:https?|Check-)(?!.*"\s*/)')
+# A line of apt-config's dump, with a value. One that is a path names a file of this machine, which the builder has not.
+_APT = re.compile(r'Acquire::(?:https?|Check-)\S* "(?!\s*/)[^"]+";', re.IGNORECASE)
 #: BuildKit refuses larger secrets.
 MAX_SECRET = 500_000
 
 
-def settings(env: Mapping[str, str], home: Path, root: Path = Path("/")) -> Mapping[str, bytes]:
+def settings(env: Mapping[str, str], home: Path, runner: Runner, root: Path = Path("/")) -> Mapping[str, bytes]:
     """The secrets by id, from the environment and configuration files of this machine; none that it has not.
 
     ``hpc3build_env`` is a shell script of exports, ``hpc3build_ca`` a PEM bundle, ``hpc3build_apt`` an apt.conf.
@@ -34,7 +37,7 @@ def settings(env: Mapping[str, str], home: Path, root: Path = Path("/")) -> Mapp
         found["hpc3build_env"] = "".join(lines).encode()
     if (bundle := _ca(env, root)) is not None:
         found["hpc3build_ca"] = bundle
-    if apt := _apt(root):
+    if apt := _apt(runner):
         found["hpc3build_apt"] = apt
     return found
 
@@ -89,20 +92,17 @@ def _ca(env: Mapping[str, str], root: Path) -> bytes | None:
     return None
 
 
-def _apt(root: Path) -> bytes:
-    """The lines of the site's apt.conf that tell of proxies and of archives with old dates; file names are no lines."""
-    lines = []
-    folder = root / "etc/apt/apt.conf.d"
-    files = [root / "etc/apt/apt.conf", *(sorted(folder.iterdir()) if folder.is_dir() else ())]
-    for file in files:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+(?:\.conf)?", file.name):
-            continue  # apt ignores it too
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            continue
-        lines += [line.strip() for line in text.splitlines() if _APT.match(line.strip())]
-    return ("\n".join(lines) + "\n").encode() if lines else b""
+def _apt(runner: Runner) -> bytes:
+    """What apt itself reads of the site's apt.conf, and of $APT_CONFIG: proxies, and archives with old dates.
+
+    Its syntax has blocks, comments and directives, so apt-config is asked. Empty where that is missing (another
+    family's machine) or refuses the files.
+    """
+    try:
+        dump = runner(["apt-config", "dump"], check=False).stdout
+    except ToolError:
+        return b""
+    return "".join(f"{line}\n" for line in dump.splitlines() if _APT.fullmatch(line)).encode()
 
 
 @contextmanager

@@ -34,6 +34,38 @@ hpc3_prepend() {
 }
 """
 
+# Only where something is set. The entries of a recipe's own PATH that stand behind the system's stay behind.
+SET = """\
+hpc3_append() {
+    case ":$PATH:" in *":$1:"*) ;; *) export PATH="$PATH:$1" ;; esac
+}
+# NAME VALUE: what the shell was started with (the image's configuration, or what the user gave instead) wins over what
+# the distribution's scripts set since; without either it is VALUE. Only bash can tell the two apart.
+hpc3_set() {
+    eval "hpc3_old=\\${$1-\\$2}"
+    hpc3_new=$hpc3_old
+    if [ "$hpc3_old" != "$2" ] && [ -n "${BASH_VERSION-}" ] && [ -r /proc/self/environ ]; then
+        ( eval "$1=" ) 2>/dev/null || return 0
+        hpc3_new=$2
+        while IFS= read -r -d '' hpc3_entry; do
+            case $hpc3_entry in "$1="*) hpc3_new=${hpc3_entry#*=} ;; esac
+        done </proc/self/environ
+    fi
+    eval "$1=\\$hpc3_new"
+    export "$1"
+}
+# The same for a list. Where the distribution's scripts only added to it, it stays as they left it.
+hpc3_list() {
+    hpc3_set "$1" "$2"
+    [ -n "$hpc3_new" ] || hpc3_new=$hpc3_old
+    case ":$hpc3_old:" in
+        *":$hpc3_new:"*) hpc3_new=$hpc3_old ;;
+        *) hpc3_new=$hpc3_new${hpc3_old:+:$hpc3_old} ;;
+    esac
+    eval "$1=\\$hpc3_new"
+}
+"""
+
 # Open MPI crashes without HOME under a UID that has no name, and without a place for its session.
 ELSEWHERE = """\
 export HOME="${HOME:-/tmp}"
@@ -83,13 +115,28 @@ def quoted(text):
     return "'" + text.replace("'", "'\\''") + "'"
 
 
+def split_path(value):
+    """A recipe's own PATH: the entries before the system's, and those behind. Every /etc/profile sets PATH anew."""
+    entries = [entry for entry in dict.fromkeys(value.split(":")) if entry]
+    system = [number for number, entry in enumerate(entries) if SYSTEM_ENTRIES.match(entry)]
+    first = system[0] if system else len(entries)
+    return entries[:first], [entry for entry in entries[first:] if not SYSTEM_ENTRIES.match(entry)]
+
+
 def profile(prepend, plain):
+    front, back = split_path(plain.get("PATH", ""))
     lines = [PROFILE]
-    for name, entries in sorted(prepend.items()):
-        lines += ["hpc3_prepend %s %s\n" % (name, quoted(entry)) for entry in reversed(entries)]
+    if plain:
+        lines.append(SET)
     for name, value in sorted(plain.items()):
-        lines.append('[ -n "${%s+set}" ] || %s=%s\nexport %s\n' % (name, name, quoted(value), name))
+        if name != "PATH":
+            lines.append("%s %s %s\n" % ("hpc3_list" if LISTS.search(name) else "hpc3_set", name, quoted(value)))
+    lines += ["hpc3_append %s\n" % quoted(entry) for entry in back]
+    for name, entries in sorted({**prepend, "PATH": prepend.get("PATH", []) + front}.items()):
+        lines += ["hpc3_prepend %s %s\n" % (name, quoted(entry)) for entry in reversed(entries)]
     lines.append(ELSEWHERE)
+    if plain:
+        lines.append("unset -f hpc3_append hpc3_set hpc3_list\nunset hpc3_new hpc3_entry\n")
     lines.append("unset -f hpc3_prepend\nunset hpc3_old\n")
     return "".join(lines)
 

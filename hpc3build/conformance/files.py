@@ -65,6 +65,15 @@ _BASE_SETUID = re.compile(
     r"unix_chkpwd|pam_timestamp_check|grub2-set-bootflag|utempter|crontab|ssh-agent|fusermount3?|newuidmap|newgidmap)"
     r"|/usr/lib(?:exec)?/(?:.*/)?(?:dbus-daemon-launch-helper|ssh-keysign|utempter|polkit-agent-helper-1|pt_chown)"
 )
+#: A call that prints names of users or groups, and complains of those that have none: as a regular expression that
+#: grep -E takes, too. The same as in containerfiles/hpc3build/finish.sh, which takes such calls out.
+ASKS_FOR_A_NAME = (
+    r"(^|[^-$.{a-zA-Z0-9_])(whoami|logname)([^-=.(a-zA-Z0-9_]|$)"
+    r"|\bid( +-[-a-zA-Z]+)* +(-[agruzGZ]*n[agnruzGZ]*|--name)\b"
+    r"|[(`] *(/usr/bin/)?groups *[)`]"
+    r"|(^|[;&|({!`]|\b(if|then|do|else|elif|while|until) ) *(/usr/bin/)?groups([ ;&|<>]|$)"
+)
+_ASKS = re.compile(rf"{ASKS_FOR_A_NAME}|\bgetent +passwd\b", re.MULTILINE)
 USERS_FILE = "/etc/passwd"
 _SHELLS = ("/bin/bash", "/usr/bin/bash")
 
@@ -106,8 +115,8 @@ def login_scripts(image: Image) -> Iterator[Remark]:
     for path in sorted(filter(is_login_script, _files(image))):
         text = _files(image)[path].data.decode("utf-8", "replace")
         code = "\n".join(line.split("#")[0] for line in text.splitlines())
-        if found := re.search(r"\bwhoami\b|\bid +-(?:un|nu|gn|ng|u +-n|g +-n)\b|\blogname\b|\bgetent +passwd\b", code):
-            yield Remark(f"{path} calls {found.group()}")
+        if found := _ASKS.search(code):
+            yield Remark(f"{path} calls {found.group().strip(' ;&|(){}!`<>')}")
 
 
 def leftovers(rule: str) -> Check:

@@ -64,7 +64,7 @@ def build(
     target = publish.check_place(target, runner, access, by_digest=by_digest)
     epoch = _source_date_epoch()
     plan = planned_facts(planned.recipe, planned.stack)
-    image = _run_engine(planned, engine, secrets, no_cache)
+    image = _run_engine(planned, engine, runner, secrets, no_cache)
     _smoke(planned, engine, image)
     with publish.readable(engine, image, target, runner) as (store, built):
         found = describe(store, built, labels=False)
@@ -123,8 +123,8 @@ def _source_date_epoch() -> datetime | None:
         raise InputError(f"SOURCE_DATE_EPOCH={text!r}: expected seconds since 1970") from error
 
 
-def _run_engine(planned: Planned, engine: Engine, secrets: Mapping[str, Path], no_cache: bool) -> str:
-    from_site = site.settings(os.environ, _home())
+def _run_engine(planned: Planned, engine: Engine, runner: Runner, secrets: Mapping[str, Path], no_cache: bool) -> str:
+    from_site = site.settings(os.environ, _home(), runner)
     with TemporaryDirectory(prefix="hpc3build-context-") as folder, site.as_files(from_site) as files:
         planned.context.write(Path(folder))
         return engine.build(Path(folder), secrets={**files, **planned.context.secrets, **secrets}, no_cache=no_cache)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.registries import KINDS, running
-from tests.integration.support import MARKERS, RECIPE, ROOT, Built, hpc3build, missing, sh
+from tests.integration.support import MARKERS, RECIPE, ROOT, SITE_CA, Built, hpc3build, missing, sh
 
 ENGINE_VARIABLES = ("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "BUILDAH_ISOLATION")
 #: Where curl, pip and hpc3build look for the site's bundle before the system's.
@@ -47,16 +47,25 @@ def base(engine_env: None) -> str:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A site's environment for a build, with markers that must not stay. Only what breaks no download is set."""
-    bundle = tmp_path_factory.mktemp("site") / "bundle.pem"
+    folder = tmp_path_factory.mktemp("site")
     given = (os.environ.get("SSL_CERT_FILE", ""), os.environ.get("PIP_CERT", ""), *CA_FILES)
     authorities = next((Path(name) for name in given if name and Path(name).is_file()), None)
+    password = MARKERS["a password of apt's proxy"]
+    apt = f'Acquire::http {{ Proxy::proxied.invalid "http://user:{password}@proxy.invalid:3128"; }};\n'
+    if theirs := os.environ.get("APT_CONFIG"):
+        apt += f'#include "{theirs}";\n'
+    (folder / "apt.conf").write_text(apt)
     env = {
         "ftp_proxy": f"http://user:{MARKERS['a proxy password']}@proxy.invalid:3128",
+        # EasyBuild gets this one.
+        "no_proxy": ",".join(filter(None, (os.environ.get("no_proxy"), MARKERS["a host without proxy"]))),
         "PIP_TRUSTED_HOST": MARKERS["a pip setting"],
+        "APT_CONFIG": str(folder / "apt.conf"),
     }
     if authorities:
-        bundle.write_bytes(f"# {MARKERS['a comment of the CA bundle']}\n".encode() + authorities.read_bytes())
-        env |= {"SSL_CERT_FILE": str(bundle), "PIP_CERT": str(bundle)}
+        comment = f"# {MARKERS['a comment of the CA bundle']}\n".encode()
+        (folder / "bundle.pem").write_bytes(comment + authorities.read_bytes() + SITE_CA.read_bytes())
+        env |= {"SSL_CERT_FILE": str(folder / "bundle.pem"), "PIP_CERT": str(folder / "bundle.pem")}
     return env
 
 

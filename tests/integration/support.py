@@ -15,11 +15,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "mpi-hello"
+#: An authority for the site's bundle, always the same one: layers of earlier runs that the engine kept would show it.
+SITE_CA = ROOT / "tests" / "data" / "site" / "ca.pem"
 USERS = {"root": "0:0", "nobody": "65534:65534", "unknown": "12345:54321"}
 #: What must never be found in what was built: values given to the build in its environment and as secrets.
 MARKERS = {
     "a proxy password": "S3CRET-proxy-5d1c",
     "a pip setting": "s3cret-pip-5d1c.invalid",
+    "a host without proxy": "s3cret-no-proxy-5d1c.invalid",
+    "a password of apt's proxy": "S3CRET-apt-5d1c",
     "a comment of the CA bundle": "S3CRET-ca-5d1c",
     "a build secret": "S3CRET-file-5d1c",
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import CA_FILES
-from tests.integration.support import MARKERS, RECIPE, ROOT, Built, hpc3build, sh
+from tests.integration.support import MARKERS, RECIPE, ROOT, SITE_CA, Built, hpc3build, sh
 
 pytestmark = pytest.mark.engine
 
@@ -35,7 +35,7 @@ FORBIDDEN = {
     "Python": r"/.*/bin/python[\d.]*|/.*/site-packages/.*",
     "a home": r"/home/.+",
 }
-#: The same, of which the builder keeps nothing either.
+#: The same, of which the builder keeps nothing either: a path of SAMPLES shows that the pattern finds it.
 ALSO_FORBIDDEN = {
     "a module file for developers": r"/.*/easybuild/[^/]*-easybuild-devel",
     "a log": r"/var/log/.+|/opt/.*\.log(?:\.[a-z0-9]+)?",
@@ -47,6 +47,31 @@ ALSO_FORBIDDEN = {
     "a temporary file": r"/(?:tmp|var/tmp|run/secrets|run/hpc3build)/.+",
     "a source": r"/opt/.*\.(?:c|cc|cpp|f90|mk)",
 }
+SAMPLES = {
+    "a module file for developers": ["/opt/easybuild/software/a/1/easybuild/a-1-easybuild-devel"],
+    "a log": ["/var/log/dpkg.log", "/opt/easybuild/software/a/1/easybuild/easybuild-a-1.log.gz", "/opt/a/config.log"],
+    "a test report": ["/opt/a/easybuild/easybuild-a-1-20260101_test_report.md", "/opt/a/easybuild/a-1.log.bz2"],
+    "a pip setting or cache": [
+        "/etc/pip.conf",
+        "/etc/xdg/pip/pip.conf",
+        "/root/.config/pip/pip.conf",
+        "/root/.cache/x",
+    ],
+    "apt's lists and packages": [
+        "/var/lib/apt/lists/deb.debian.org_debian_dists_bookworm_InRelease",
+        "/var/cache/apt/archives/a_1_amd64.deb",
+        "/var/cache/apt/pkgcache.bin",
+    ],
+    "a setting of apt's for the site": ["/etc/apt/apt.conf", "/etc/apt/auth.conf", "/etc/apt/apt.conf.d/80proxy"],
+    "a CA of the site": ["/usr/local/share/ca-certificates/site/root.crt"],
+    "a temporary file": ["/tmp/a", "/var/tmp/a/b", "/run/secrets/hpc3build_ca", "/run/hpc3build/finish.sh"],
+    "a source": ["/opt/easybuild/src/a.c", "/opt/a/b.cpp", "/opt/a/b.f90", "/opt/a/rules.mk"],
+}
+#: A proxy in a file of settings, in any of the ways that such files have.
+PROXY = re.compile(
+    rb"(?im)^[^#\n]*(?:(?:https?|ftp|all|no)_proxy\s*[= ]|Acquire::\w+::Proxy"
+    rb"|(?:^|\{)\s*proxy(?:::\S+)?(?:\s*=|\s+\"))"
+)
 #: Files that belong to no package and are not the base's: written by package scripts and by hpc3build.
 UNOWNED = re.compile(
     r"/opt/(?:easybuild|hpc3build)/.*|/etc/profile\.d/z10_hpc3build\.sh|/etc/alternatives/.*|/etc/ld\.so\.cache"
@@ -136,6 +161,14 @@ def test_the_list_finds_what_the_builder_has(builder: list[str]) -> None:
     assert [what for what, pattern in FORBIDDEN.items() if not matching(pattern, builder)] == []
 
 
+def test_the_list_finds_what_no_builder_keeps() -> None:
+    assert SAMPLES.keys() == ALSO_FORBIDDEN.keys()
+    for what, paths in SAMPLES.items():
+        assert matching(ALSO_FORBIDDEN[what], paths) == paths
+        # No alternative of a pattern is without a sample.
+        assert len(paths) > ALSO_FORBIDDEN[what].count("|/")
+
+
 def test_packages(final: Files, base_files: Files) -> None:
     def packages(files: Files) -> set[str]:
         return set(re.findall(r"^Package: (\S+)$", files["/var/lib/dpkg/status"].data.decode(), re.MULTILINE))
@@ -177,9 +210,29 @@ def test_nothing_of_the_base_was_changed_by_the_site(final: Files, base_files: F
 
 
 def test_proxies_in_no_setting(final: Files) -> None:
-    proxy = re.compile(rb"(?im)^[^#\n]*(?:(?:https?|ftp|all)_proxy\s*[= ]|Acquire::\w+::Proxy|^\s*proxy\s*=)")
     settings = [path for path in final if path.startswith(("/etc/", "/root/", "/opt/")) and final[path].info.isreg()]
-    assert [path for path in settings if proxy.search(final[path].data)] == []
+    assert [path for path in settings if PROXY.search(final[path].data)] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export https_proxy=http://p",
+        "HTTP_PROXY = http://p",
+        "setenv ftp_proxy http://p",
+        "all_proxy=socks5://p",
+        "no_proxy=.site.example",
+        'Acquire::http::Proxy "http://p";',
+        'Acquire::https::Proxy::deb.debian.org "http://p";',
+        'Acquire::http { Proxy "http://p"; };',
+        '  Proxy "http://p";',
+        '  Proxy::deb.debian.org "http://p";',
+        "proxy=http://p",
+        "  proxy = http://p",
+    ],
+)
+def test_a_proxy_in_a_setting_is_seen(line: str) -> None:
+    assert PROXY.search(f"[main]\n{line}\n".encode()) and not PROXY.search(f"[main]\n# {line}\n".encode())
 
 
 def certificates(data: bytes) -> set[bytes]:
@@ -187,15 +240,19 @@ def certificates(data: bytes) -> set[bytes]:
     return {re.sub(rb"\s", b"", body) for body in found}
 
 
-def test_no_authority_but_the_bases(final: Files, base_files: Files, layers: list[bytes]) -> None:
+def test_no_authority_but_the_bases(final: Files, base_files: Files, layers: list[bytes], site: dict[str, str]) -> None:
     bundle = "/etc/ssl/certs/ca-certificates.crt"
     assert final[bundle].data == base_files[bundle].data
     known = set().union(*(certificates(entry.data) for entry in base_files.values()))
     assert len(known) > 100
     assert [path for path, entry in final.items() if certificates(entry.data) - known] == []
     # The site's own: a line of each one's signature, wherever it may lie.
-    theirs = next((Path(name).read_bytes() for name in CA_FILES if Path(name).is_file()), b"")
-    for body in certificates(theirs) - known:
+    bundles = [name for name in (site.get("SSL_CERT_FILE"), *CA_FILES) if name and Path(name).is_file()]
+    if not bundles:
+        pytest.skip("no bundle here: " + ", ".join(CA_FILES))
+    theirs = set().union(*(certificates(Path(name).read_bytes()) for name in bundles)) - known
+    assert certificates(SITE_CA.read_bytes()) <= theirs
+    for body in theirs:
         raw = base64.b64decode(body)
         lines = (body[(start := (len(body) // 64 - 2) * 64) : start + 64], raw[-96:-32])
         assert not [number for number, data in enumerate(layers) for line in lines if line in data]

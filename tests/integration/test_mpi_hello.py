@@ -143,6 +143,17 @@ def test_podman_with_the_entry_point_bypassed(mpi_hello: Built, user: str, read_
 
 
 @AS
+def test_nowhere_to_write_but_shared_memory(mpi_hello: Built, user: str) -> None:
+    """podman's --read-only leaves /tmp writable, others do not. Round the entry point it is for the user to say."""
+    options = (*flags(user, True), "--read-only-tmpfs=false")
+    script = "! touch /tmp/x 2>/dev/null && exec mpi-hello"
+    done = mpi_hello.podman("sh", "-c", script, options=(*options, "--entrypoint", "", "--env", "TMPDIR=/dev/shm"))
+    assert MPI in done.stdout
+    done = mpi_hello.podman("mpi-hello", options=options)
+    assert MPI in done.stdout and done.stderr == ""
+
+
+@AS
 def test_without_a_command_a_shell_reads_stdin(mpi_hello: Built, user: str) -> None:
     done = mpi_hello.podman(options=(*flags(user), "-i"), input="mpi-hello\necho $0 $((6 * 7))\n")
     assert MPI in done.stdout and done.stdout.splitlines()[-1] == "/bin/bash 42" and done.stderr == ""

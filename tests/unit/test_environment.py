@@ -64,6 +64,13 @@ def test_a_record_that_no_build_of_ours_wrote(data: bytes) -> None:
     assert len(told.value.message) < 300
 
 
+@pytest.mark.parametrize("name", ["PATH", "LD_LIBRARY_PATH"])
+def test_a_recipes_own_list_is_not_lost_with_the_configuration(name: str) -> None:
+    """Of an image that was mended, config.Env may lack what the build had put there."""
+    record = record_of({"prepend": {name: ["/app"]}, "set": {name: "/mine:/usr/bin"}})
+    assert baked_environment({ENVIRONMENT: record}, {}) == {name: "/app:/mine:/usr/bin"}
+
+
 def test_without_a_record_nothing_is_known() -> None:
     assert baked_environment({}, {"PATH": "/opt/a/bin"}, ("/opt/a/bin",)) == {}
 

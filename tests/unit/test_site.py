@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hpc3build import site
+from hpc3build.run import Completed, missing, run
 
 PEM = b"-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
 
@@ -32,7 +35,11 @@ def exports(found: Mapping[str, bytes]) -> dict[str, str]:
 
 def settings(tmp_path: Path, env: Mapping[str, str] | None = None, **files: str | bytes) -> Mapping[str, bytes]:
     put(tmp_path, files)
-    return site.settings(env or {}, tmp_path / "home", tmp_path / "root")
+    return site.settings(env or {}, tmp_path / "home", without_apt, tmp_path / "root")
+
+
+def without_apt(argv: Sequence[str], **_: Any) -> Completed:
+    raise missing(argv[0])
 
 
 def test_a_site_without_anything(tmp_path: Path) -> None:
@@ -112,7 +119,7 @@ def test_red_hats_bundle(tmp_path: Path) -> None:
 
 KEPT = [
     'Acquire::http::Proxy "http://proxy:3128";',
-    'Acquire::https::Proxy "http://proxy:3128";',
+    'Acquire::https::Proxy "http://user:p%40ss@proxy:3128";',
     'Acquire::http::Proxy::deb.debian.org "DIRECT";',
     'Acquire::Check-Valid-Until "false";',
 ]
@@ -120,33 +127,91 @@ DROPPED = [
     'Acquire::https::CAInfo "/etc/ssl/site.pem";',
     'Acquire::https::SslKey "/etc/ssl/private/key.pem";',
     'Acquire::http::Proxy-Auto-Detect "/usr/bin/auto-apt-proxy";',
+    'Acquire::http::User-Agent "";',
     'Dir::Cache "/srv/apt";',
     'APT::Update::Post-Invoke { "rm -f /x"; };',
     '// Acquire::http::Proxy "http://old:1";',
+    '/* Acquire::http::Proxy "http://old:1"; */',
     '# Acquire::http::Proxy "http://old:1";',
 ]
+#: apt.conf(5): what files of the folder say, in their order, and the settings that travel.
+APT_SYNTAX = {
+    "a block": ('Acquire::http {\n Proxy "http://p:3128";\n};\n', ['Acquire::http::Proxy "http://p:3128";']),
+    "blocks in one line": ('Acquire { http { Proxy "http://p"; }; };', ['Acquire::http::Proxy "http://p";']),
+    "a block, then a flat line": (
+        f'Acquire::http\n{{\n Proxy "http://p";\n}};\n{KEPT[1]}\n{KEPT[3]}\n',
+        ['Acquire::http::Proxy "http://p";', KEPT[1], KEPT[3]],
+    ),
+    "lower case": (
+        'acquire::HTTP::proxy "http://p";\nacquire::check-date "false";',
+        ['Acquire::HTTP::proxy "http://p";', 'Acquire::check-date "false";'],
+    ),
+    "comments": (f'{KEPT[0]} // why\n/*\n{KEPT[1]}\n*/\n# {KEPT[3]}\n', [KEPT[0]]),
+    "#clear": (f'{KEPT[0]}\n{KEPT[3]}\n#clear Acquire::http::Proxy;\n', [KEPT[3]]),
+    "the last one of a name": (f'{KEPT[0]}\nAcquire {{ http::proxy "http://new"; }};', ['Acquire::http::Proxy "http://new";']),
+    "no quotes": ("Acquire::https::Verify-Peer false;", ['Acquire::https::Verify-Peer "false";']),
+    "a list": ('Acquire::http::X { "a"; "b"; };', ['Acquire::http::X:: "a";', 'Acquire::http::X:: "b";']),
+    "a quote, which a file cannot hold": (f"Acquire::http::User-Agent a%22b;\n{KEPT[3]}", [KEPT[3]]),
+    "a mistake": (f"{KEPT[0]}\nAcquire::http::Timeout oops oops\n", []),
+}  # fmt: skip
+
+
+def apt_dump(etc_of: Path, config: bytes = b"") -> list[str]:
+    """What the machine's own apt-config says of Acquire:: for apt.conf and its folder below ``etc_of``."""
+    argv = ("apt-config", "dump")
+    done = run(argv, env={**os.environ, "APT_CONFIG": str(_apt_config(etc_of, config))})
+    return [line for line in done.stdout.splitlines() if line.startswith("Acquire::")]
+
+
+def _apt_config(etc_of: Path, config: bytes = b"") -> Path:
+    file = etc_of.parent / "apt-config"
+    file.write_bytes(f'Dir "{etc_of}";\n'.encode() + config)
+    return file
+
+
+def apt_settings(root: Path) -> bytes | None:
+    """The secret of a machine whose /etc is below ``root``."""
+    if shutil.which("apt-config") is None:
+        pytest.skip("not installed: apt-config")
+
+    def there(argv: Sequence[str], **options: Any) -> Completed:
+        return run(argv, env={**os.environ, "APT_CONFIG": str(_apt_config(root))}, **options)
+
+    return site.settings({}, root / "home", there, root).get("hpc3build_apt")
 
 
 def test_apt(tmp_path: Path) -> None:
-    conf = "root/etc/apt/apt.conf.d"
-    put(
-        tmp_path,
+    """The folder's files in their order, then apt.conf; what apt ignores, and what is of this machine alone, stays."""
+    conf = "etc/apt/apt.conf.d"
+    root = put(
+        tmp_path / "root",
         {
-            "root/etc/apt/apt.conf": "\n".join([KEPT[0], *DROPPED]),
+            "etc/apt/apt.conf": "\n".join([KEPT[3], *DROPPED]),
+            f"{conf}/05a.conf": f"{KEPT[0]}\n{DROPPED[0]}\n",
             f"{conf}/10b": f"  {KEPT[2]}\n",
-            f"{conf}/05a.conf": f"{KEPT[1]}\n{DROPPED[0]}\n",
-            f"{conf}/20check": KEPT[3],
-            f"{conf}/30binary": b"\xff\xfe",
-            f"{conf}/40folder/x": "",
+            f"{conf}/20check": KEPT[1],
+            **{f"{conf}/{name}": 'Acquire::http::Proxy "http://no";' for name in ("old.bak", "x.dpkg-old", "y~")},
         },
     )
-    assert settings(tmp_path)["hpc3build_apt"].decode().splitlines() == [KEPT[0], KEPT[1], KEPT[2], KEPT[3]]
+    found = apt_settings(root)
+    assert found is not None and sorted(found.decode().splitlines()) == sorted(KEPT)
 
 
-@pytest.mark.parametrize("name", ["old.bak", "x.dpkg-old", "y~", "z.disabled"])
-def test_apt_files_that_apt_ignores(name: str, tmp_path: Path) -> None:
-    put(tmp_path, {f"root/etc/apt/apt.conf.d/{name}": KEPT[0]})
-    assert settings(tmp_path) == {}
+@pytest.mark.parametrize("what", APT_SYNTAX)
+def test_apt_syntax(what: str, tmp_path: Path) -> None:
+    text, kept = APT_SYNTAX[what]
+    root = put(tmp_path / "root", {"etc/apt/apt.conf.d/10site": text})
+    found = apt_settings(root) or b""
+    assert found.decode().splitlines() == kept
+    # Another apt, one that has the secret alone, says the same.
+    bare = put(tmp_path / "bare" / "root", {"etc/apt/apt.conf.d/.keep": ""})
+    added = set(apt_dump(bare, found)) - set(apt_dump(bare))
+    assert {line for line in added if not line.endswith(' "";')} == set(kept)
+
+
+def test_a_machine_without_apt(tmp_path: Path) -> None:
+    """Its /etc/apt, if there is any, means nothing."""
+    assert settings(tmp_path, **{"root/etc/apt/apt.conf": KEPT[0]}) == {}
 
 
 def test_files_are_private_and_vanish() -> None:

@@ -7,9 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
+
+from hpc3build.conformance.files import ASKS_FOR_A_NAME
+from hpc3build.environment import ENVIRONMENT, baked_environment
+from hpc3build.evidence.layers import ImageFile, ImageFiles
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "containerfiles"
@@ -112,7 +120,9 @@ def test_home_and_session_of_a_user_without_name(shell: str, tmp_path: Path) -> 
     profile = profile_of(captured(tmp_path, ACTIVATE))
     assert sourced(shell, profile, HOME="")["HOME"] == "/tmp"
     assert "TMPDIR" not in sourced(shell, profile)
-    assert sourced(shell, profile, TMPDIR="/nonexistent").get("TMPDIR") in ("/dev/shm", "/nonexistent")
+    gone = str(tmp_path / "gone")
+    elsewhere = "/dev/shm" if os.access("/dev/shm", os.W_OK) else gone
+    assert sourced(shell, profile, TMPDIR=gone)["TMPDIR"] == elsewhere
 
 
 def test_scalars_that_the_shell_had_before_are_no_lists(tmp_path: Path) -> None:
@@ -197,10 +207,11 @@ def login(etc: Path, shell: str, **env: str) -> dict[str, str]:
     tools = etc.parent / "nameless"
     tools.mkdir(exist_ok=True)
     (tools / "id").write_text(
-        '#!/bin/sh\ncase $1 in *n*) echo "id: cannot find name for user ID 12345" >&2; exit 1;; *g*) echo 54321;;'
+        '#!/bin/sh\ncase $1 in *n*) echo "id: cannot find name for user ID 12345" >&2; exit 1;; *[gG]*) echo 54321;;'
         " *) echo 12345;; esac\n"
     )
-    (tools / "whoami").write_text("#!/bin/sh\necho 'whoami: cannot find name' >&2; exit 1\n")
+    for tool in ("whoami", "groups"):
+        (tools / tool).write_text(f"#!/bin/sh\necho '{tool}: cannot find name' >&2; exit 1\n")
     for tool in tools.iterdir():
         tool.chmod(0o755)
     profile = etc / "profile"
@@ -218,10 +229,93 @@ def login(etc: Path, shell: str, **env: str) -> dict[str, str]:
     return dict(os.fsdecode(entry).split("=", 1) for entry in done.stdout.split(b"\0") if entry)
 
 
-def test_the_fixture_is_worth_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["rhel9", "ubuntu22"])
+def test_the_fixture_is_worth_its_name(name: str, tmp_path: Path) -> None:
     """Without finish.sh a user without a name meets errors; otherwise the tests below would show nothing."""
     with pytest.raises(AssertionError, match="cannot find name"):
-        login(system(tmp_path, "rhel9"), "/bin/bash")
+        login(system(tmp_path, name), "/bin/bash")
+
+
+def test_ubuntus_login_is_quiet_for_a_user_without_name(tmp_path: Path) -> None:
+    etc = system(tmp_path, "ubuntu22")
+    finish(tmp_path, etc)
+    login(etc, "/bin/bash", HOME="/nonexistent")
+
+
+#: Calls that print a name, and what they become.
+ASKING = {
+    "whoami": "id -u",
+    "/usr/bin/whoami": "/usr/bin/id -u",
+    "logname": "id -u",
+    "groups": "id -G",
+    "/usr/bin/groups": "/usr/bin/id -G",
+    "groups 2>/dev/null": "id -G 2>/dev/null",
+    "id -un": "id -u",
+    "id -nu": "id -u",
+    "id  -un": "id  -u",
+    "id -u -n": "id -u",
+    "id -n -u": "id -u",
+    "id -u --name": "id -u",
+    "id --user --name": "id --user",
+    "id --name --group": "id --group",
+    "id -nru": "id -ru",
+    "id -r -un": "id -r -u",
+    "id -gn": "id -g",
+    "id -Gn": "id -G",
+    "id -nGz": "id -Gz",
+    "/usr/bin/id -un": "/usr/bin/id -u",
+}
+#: Where a call may stand in a script.
+PLACES = ["x=$({})", "x=`{}`", 'x="$( {} )"', "{}", "if {} | grep -q x; then :; fi", "true && {}", "{}; {}", "  {} >x"]
+#: What only looks like such a call.
+NO_CALL = [
+    "groups=$(id -G)",
+    "for group in $groups ${groups} $logname ${whoami}; do :; done",
+    'case $1 in\n    groups) id -u ;;\nesac',
+    "groups() { id -G; }",
+    "logname=$LOGNAME whoami=me site_whoami=x",
+    "valid -number; id -u; id -G; id --user; id root",
+    "getent --groups -n",
+    'usermod --groups wheel x; [ "$id" -ne 0 ] && [ $id -ne 0 ]',
+    ". /etc/whoami.sh",
+]  # fmt: skip
+
+
+def login_scripts_remarks(script: Path) -> list[str]:
+    """What hpc3build check says of a login script."""
+    from hpc3build.conformance import Image, files
+
+    data = script.read_bytes()
+    file = ImageFile("/etc/profile", "file", 0o644, 0, 0, len(data), "", data, "sha256:0")
+    image = Image(cast(Manifest, None), cast(ImageConfig, None), files=ImageFiles({"/etc/profile": file}))
+    return [remark.message for remark in files.login_scripts(image)]
+
+
+@pytest.mark.parametrize("call", ASKING)
+def test_calls_for_a_name_are_found_and_taken_out(call: str, tmp_path: Path) -> None:
+    """The conformance rule sees what finish.sh mends, and no more of it afterwards."""
+    (tmp_path / "etc").mkdir()
+    script = tmp_path / "etc/profile"
+    for place in PLACES:
+        script.write_text("# first\n" + place.replace("{}", call) + "\n")
+        assert len(login_scripts_remarks(script)) == 1, place
+        finish(tmp_path, tmp_path / "etc")
+        assert script.read_text() == "# first\n" + place.replace("{}", ASKING[call]) + "\n"
+        assert login_scripts_remarks(script) == []
+
+
+@pytest.mark.parametrize("text", NO_CALL)
+def test_what_only_looks_like_a_call_for_a_name_stays(text: str, tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    script = tmp_path / "etc/profile"
+    script.write_text(text + "\n")
+    assert login_scripts_remarks(script) == []
+    finish(tmp_path, tmp_path / "etc")
+    assert script.read_text() == text + "\n"
+
+
+def test_script_and_rule_look_for_the_same() -> None:
+    assert f"\nnames='{ASKS_FOR_A_NAME}'\n" in (SCRIPTS / "hpc3build/finish.sh").read_text()
 
 
 @each_shell
@@ -263,6 +357,91 @@ def test_environment_survives_the_distributions_profile(name: str, shell: str, t
     assert entries[:2] == ["/app/bin", "/dep/bin"] and "/usr/bin" in entries
     assert found["LD_LIBRARY_PATH"] == "/app/lib:/app/lib64:/host"
     assert found["APP_ROOT"] == "/app" and found["FROM_RECIPE"] == "x y"
+
+
+OWN_PATH = ["/mine/bin", "/mine/bin:/usr/bin:/bin", "/usr/bin:/bin:/mine/bin", "/mine/bin:/usr/bin:/bin:/mine/sbin"]
+OWN = {"JAVA_HOME": "/mine/it's", "MANPATH": "/mine/man:", "INFOPATH": "/mine/info", "XDG_DATA_DIRS": "/mine/share"}
+#: What scripts of a distribution do to variables: set anew (a plain one and a list), set where unset, add to.
+THEIRS = """\
+export JAVA_HOME=/usr/lib/jvm INFOPATH=/usr/info
+[ -n "${MANPATH-}" ] || export MANPATH=/usr/man
+export XDG_DATA_DIRS="/usr/share${XDG_DATA_DIRS:+:$XDG_DATA_DIRS}"
+"""
+
+
+def own_login(
+    tmp_path: Path, name: str, shell: str, own: dict[str, str]
+) -> tuple[Callable[..., dict[str, str]], dict[str, str]]:
+    """A login into an image whose recipe has ``own`` in env, and what config.Env says there."""
+    root = captured(tmp_path, ACTIVATE, own)
+    etc = system(tmp_path, name)
+    shutil.copy(profile_of(root), etc / "profile.d")
+    (etc / "profile.d/a_theirs.sh").write_text(THEIRS)
+    finish(tmp_path, etc)
+    data = (root / "opt/hpc3build/environment.json").read_bytes()
+    record = ImageFile(ENVIRONMENT, "file", 0o644, 0, 0, len(data), "", data, "sha256:0")
+    configuration = baked_environment({ENVIRONMENT: record}, {"PATH": PATH, **own})
+
+    def start(**env: str) -> dict[str, str]:
+        found = login(etc, shell, **env)
+        # The harness's own: the folder of its id, and what it needs to run env.
+        found["PATH"] = found["PATH"].removeprefix(f"{PATH}:")
+        return found
+
+    return start, configuration
+
+
+@each_shell
+@pytest.mark.parametrize("name", ["debian12", "rhel9"])
+@pytest.mark.parametrize("path", OWN_PATH)
+def test_a_recipes_own_path_survives_the_distributions_profile(
+    path: str, name: str, shell: str, tmp_path: Path
+) -> None:
+    start, configuration = own_login(tmp_path, name, shell, {"PATH": path})
+    assert configuration["PATH"] == f"/app/bin:/dep/bin:{path}"
+    ours = [entry for entry in configuration["PATH"].split(":") if entry.startswith(("/app", "/dep", "/mine"))]
+    for user in (configuration["PATH"], PATH, "/user/bin:/usr/bin:/bin"):
+        entries = start(PATH=user)["PATH"].split(":")
+        assert [entry for entry in entries if entry in ours] == ours, "the order of config.Env"
+        assert "/usr/bin" not in path or (entries.index("/mine/bin") < entries.index("/usr/bin")) == (path[1] == "m")
+        assert ("/usr/local/bin" in entries) >= (name == "debian12"), "what the distribution has stays"
+    # A PATH of the user's is kept where the distribution's /etc/profile keeps it.
+    assert ("/user/bin" in entries) == (name == "rhel9")
+
+
+@pytest.mark.parametrize("name", ["debian12", "rhel9"])
+def test_a_recipes_variable_wins_over_the_distributions_and_the_users_over_it(name: str, tmp_path: Path) -> None:
+    start, configuration = own_login(tmp_path, name, "/bin/bash", OWN)
+    assert {key: configuration[key] for key in OWN} == OWN
+    added = {"INFOPATH": "/mine/info:/usr/info", "XDG_DATA_DIRS": "/usr/share:/mine/share"}
+    found = start(**configuration)
+    assert {key: found[key] for key in OWN} == {**OWN, **added}
+    assert start()["JAVA_HOME"] == OWN["JAVA_HOME"], "from an environment without the image's"
+    user = {"JAVA_HOME": "", "MANPATH": "/user/man", "INFOPATH": "/user/info", "XDG_DATA_DIRS": "/user/share"}
+    found = start(**{**configuration, **user})
+    added = {"INFOPATH": "/user/info:/usr/info", "XDG_DATA_DIRS": "/usr/share:/user/share"}
+    assert {key: found[key] for key in OWN} == {**user, **added}
+
+
+@each_shell
+@pytest.mark.parametrize("name", ["debian12", "rhel9"])
+def test_a_recipes_variables_with_any_shell(name: str, shell: str, tmp_path: Path) -> None:
+    """No distribution's script sets these; the user's word counts, even where it is empty."""
+    own = {"MINE": "/a b", "DATA_PATH": "/mine/data", "LD_LIBRARY_PATH": "/mine/lib"}
+    start, configuration = own_login(tmp_path, name, shell, own)
+    lists = {"LD_LIBRARY_PATH": "/app/lib:/app/lib64:/mine/lib"}
+    for env in (configuration, {}):
+        found = start(**env)
+        assert {key: found[key] for key in own} == {**own, **lists} == {key: configuration[key] for key in own}
+    user = {"MINE": "", "DATA_PATH": "/user/data", "LD_LIBRARY_PATH": "/user/lib"}
+    found = start(**{**configuration, **user})
+    assert {key: found[key] for key in own} == {**user, "LD_LIBRARY_PATH": "/app/lib:/app/lib64:/user/lib"}
+
+
+@each_shell
+def test_a_recipes_variable_that_the_shell_keeps_to_itself(shell: str, tmp_path: Path) -> None:
+    profile = profile_of(captured(tmp_path, "", {"UID": "7", "PPID": "7", "X": "7"}))
+    assert sourced(shell, profile)["X"] == "7"
 
 
 # site.sh
