@@ -8,10 +8,16 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hpc3build.workflows.annotate import annotate
+from hpc3build.workflows.check import check
+from hpc3build.workflows.describe import describe, facts_of
+from hpc3build.workflows.inspect import inspect
+from hpc3build.workflows.match import choose
 from tests.exported import CUDA, P
 from tests.images import make_layout
 
@@ -56,3 +62,28 @@ def test_example(page: str, command: str, checkout: Path) -> None:
     # The made-up image conforms to nothing; every other example succeeds.
     assert done.returncode == (1 if " check " in command else 0), done.stderr
     assert done.stdout or (" --context " in command and (checkout / "out" / "context" / "Containerfile").is_file())
+
+
+LIBRARY = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/library.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("function", [annotate, check, choose, describe, facts_of, inspect])
+def test_functions_say_what_they_raise(function: Callable[..., object]) -> None:
+    said = (function.__doc__ or "").partition("Raises")[2]
+    assert "InputError" in said
+    assert {"StoreError", "ImageError"} <= set(re.findall(r"\w+Error", said)) or "what" in said
+
+
+def test_the_library_has_examples() -> None:
+    assert len(LIBRARY) == 3
+
+
+@pytest.mark.parametrize("program", LIBRARY, ids=lambda program: program.split()[-3])
+def test_library(program: str, checkout: Path) -> None:
+    """Each prints what it says."""
+    (checkout / "spack.lock").symlink_to(ROOT / "tests/data/spack/envs/v0.20.3-seed-gromacs-cuda/spack.lock")
+    assert run("hpc3build fingerprint --fast -o host.json", checkout).returncode == 0
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=checkout, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == re.findall(r"# prints (.*)", program)

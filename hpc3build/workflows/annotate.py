@@ -104,7 +104,10 @@ def prepare(wish: Wish, runner: Runner) -> Wish:
 
 
 def facts_document(path: Path) -> dict[str, str] | None:
-    """The annotations of what ``facts --json`` wrote, checked pair by pair; None for any other file."""
+    """The annotations of what ``facts --json`` wrote, checked pair by pair; None for any other file.
+
+    Raises InputError.
+    """
     if path.suffix != ".json" or not path.is_file():
         return None
     try:

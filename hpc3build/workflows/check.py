@@ -56,7 +56,10 @@ def check(
     """Static findings, then those of each engine named. Without ``layers`` only manifest and configuration are read.
 
     ``smoke`` is a command that proves the application; it is run, too.
-    An engine that starts nothing is a finding, too. Raises InputError for an unknown engine.
+    An engine that starts nothing is a finding, too.
+
+    Raises InputError for an unknown engine and for an index, ToolMissing, and StoreError and ImageError where the image
+    cannot be read.
     """
     with open_store(reference, runner, access) as store:
         image = read_image(store, reference, layers=layers)
@@ -76,7 +79,10 @@ def check(
 
 
 def read_image(store: Store, reference: Reference, *, layers: bool) -> conformance.Image:
-    """What the static rules look at; with ``layers`` its files too. Raises InputError for an index."""
+    """What the static rules look at; with ``layers`` its files too.
+
+    Raises InputError for an index, StoreError, ImageError.
+    """
     manifest = named(store, reference)
     config = read_config(store, reference, manifest)
     files = None

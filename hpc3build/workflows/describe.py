@@ -87,6 +87,8 @@ def facts_of(
 
     A source is a recipe, a JSON file of Spack's, an image reference, a document of ``facts --json``, or what the
     hooks of EasyBuild leave. Several are one recipe of several roots. ``depth`` is for images.
+
+    Raises InputError, ToolMissing and ToolError of recipes, StoreError and ImageError of images.
     """
     inside = [name for name in ("fast", "thorough", "roots") if getattr(depth, name)]
     not_image = f"{sources if isinstance(sources, str) else ' '.join(sources)} is no image to be looked into"
@@ -169,7 +171,7 @@ def facts_of_concrete(path: Path, settings: Settings) -> Facts:
 
 
 def planned_facts(recipe: Recipe, stack: Stack | None) -> Facts:
-    """What is planned for a recipe; without a concretized stack only what the user said is known."""
+    """What is planned for a recipe; without a concretized stack only what the user said is known. Raises InputError."""
     statements = tuple(said(recipe.settings, recipe.folder))
     if stack is not None:
         return subjects.of_stack(stack, folder=recipe.folder.name, said=statements)
@@ -194,7 +196,7 @@ def planned_facts(recipe: Recipe, stack: Stack | None) -> Facts:
 
 
 def said(settings: Settings, folder: Path) -> Iterator[Statement]:
-    """What the user's own settings state."""
+    """What the user's own settings state. Raises InputError for documentation that no label holds."""
     where = "hpc3build.yaml or an option"
     for name, value in settings.labels.items():
         if (key := voc.BY_NAME.get(name)) is not None and key.name == name:
@@ -262,7 +264,10 @@ def _scan(path: str, size: int, pieces: Iterator[bytes]) -> object:
 
 
 def describe(store: Store, reference: Reference, *, labels: bool = True, depth: Depth = DEFAULT) -> Described:
-    """Read an image's layers as streams and derive its facts. Without ``labels`` its history is left out, too."""
+    """Read an image's layers as streams and derive its facts. Without ``labels`` its history is left out, too.
+
+    Raises StoreError, ImageError, and InputError for an index and for a root of ``depth`` that is not there.
+    """
     manifest = named(store, reference)
     config = read_config(store, reference, manifest)
     layers = image_layers(store, manifest)
@@ -299,7 +304,7 @@ def read_stack(files: ImageFiles) -> Stack | None:
 
 
 def read_config(store: Store, reference: Reference, manifest: Manifest) -> ImageConfig:
-    """The image's configuration. Raises InputError for an index."""
+    """The image's configuration. Raises InputError for an index, StoreError, ImageError."""
     if manifest.is_index:
         images = ", ".join(str(reference.at(child.digest)) for child in manifest.descriptors[:4])
         count = len(manifest.descriptors)

@@ -29,7 +29,11 @@ class Inspected:
 
 
 def inspect(reference: Reference, runner: Runner, access: Access | None = None) -> Inspected:
-    """Read the manifest, the configuration of an image, and the list of what refers to it."""
+    """Read the manifest, the configuration of an image, and the list of what refers to it.
+
+    Raises StoreError for what is not there or not reached, ImageError for what is malformed, and InputError for
+    credentials or a proxy that cannot be used.
+    """
     with open_store(reference, runner, access) as store:
         manifest = named(store, reference)
         config = None

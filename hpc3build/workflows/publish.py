@@ -102,7 +102,7 @@ def publish(
 ) -> str:
     """Write the rewritten image under ``target`` and return its digest. ``store`` is what ``readable`` gave.
 
-    A target with a digest instead of a tag gets the image under its digest alone.
+    A target with a digest instead of a tag gets the image under its digest alone. Raises what stores raise.
     """
     manifest = done.new
     if target.transport == OCI and isinstance(store, Layout):

@@ -67,7 +67,10 @@ def pinned_images(context: Context, runner: Runner, access: Access | None) -> Ma
 
 
 def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> tuple[Frontend[Any], Recipe, Stack | None]:
-    """The recipe and its stack, where that is known; the lock is kept where ``--save-lock`` says."""
+    """The recipe and its stack, where that is known; the lock is kept where ``--save-lock`` says.
+
+    Raises InputError, ToolMissing, ToolError.
+    """
     frontend = for_source(sources[0])
     refuse_options(
         sorted(frontend.FOREIGN & set(settings.given)), f"the package manager of {sources[0]} has no use for it"

@@ -133,5 +133,6 @@ def test_nothing_else_is_in_it(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"hpc3build"}
     assert not [name for name in names if "__pycache__" in name or "/tests/" in name or name.endswith((".log", "~"))]
+    assert "hpc3build/py.typed" in names
     assert {"hpc3build/_shared/ci/demo", "hpc3build/_shared/ci/test"} <= executable
     assert any(name.endswith("/METADATA") for name in names) and any("LICENSE" in name for name in names)
