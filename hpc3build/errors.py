@@ -82,3 +82,8 @@ class TagMoved(Hpc3BuildError):
     """The tag no longer names the manifest that was read."""
 
     exit_code = 5
+
+    def __init__(
+        self, message: str, *, hint: str = "somebody else wrote it meanwhile; look at it, then do this again"
+    ) -> None:
+        super().__init__(message, hint=hint)

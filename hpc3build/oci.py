@@ -116,6 +116,11 @@ class Descriptor:
         unknown = platform.get("os") == "unknown" and platform.get("architecture") == "unknown"
         return unknown or REFERENCE_TYPE in self.annotations
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is a layer that lies elsewhere and may not be handed on."""
+        return self.media_type.startswith((OCI_FOREIGN_LAYER, DOCKER_FOREIGN_LAYER))
+
 
 @dataclass(frozen=True)
 class Manifest:

@@ -6,7 +6,7 @@ get annotations, nothing but configurations and manifests is written. ``target``
 ``write`` writes in place and ``transfer`` elsewhere, ``receipt`` takes back, ``attach`` leaves the image as it is.
 """
 
-from hpc3build.rewrite.attach import ARTIFACT_TYPE, Attachment, attach, plan_attachment
+from hpc3build.rewrite.attach import Attachment, attach, plan_attachment
 from hpc3build.rewrite.diff import changes
 from hpc3build.rewrite.plan import Policy, Rewrite, Wish, plan, read
 from hpc3build.rewrite.target import DEFAULT, Platform, Target
@@ -15,7 +15,6 @@ from hpc3build.rewrite.tree import Reader
 from hpc3build.rewrite.write import Result, apply, would
 
 __all__ = [
-    "ARTIFACT_TYPE",
     "DEFAULT",
     "Attachment",
     "Platform",

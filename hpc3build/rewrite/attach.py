@@ -15,9 +15,8 @@ from hpc3build.rewrite.target import DEFAULT, Target
 from hpc3build.rewrite.tree import Reader
 from hpc3build.rewrite.write import Result, notes_of
 from hpc3build.stores import Store
-from hpc3build.stores.referrers import Referrers
+from hpc3build.stores.referrers import ANNOTATIONS, Referrers
 
-ARTIFACT_TYPE = "application/vnd.hpc3build.annotations.v0+json"
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 EMPTY_BLOB = b"{}"
 
@@ -67,7 +66,7 @@ def plan_attachment(
             continue
         check_labels(str(reference.at(subject.digest)), said, config.labels if config else EMPTY)
         new = referrer(subject, said)
-        others = [found for found in store.referrers(subject.digest) if found.artifact_type == ARTIFACT_TYPE]
+        others = [found for found in store.referrers(subject.digest) if found.artifact_type == ANNOTATIONS]
         if new.digest not in {found.digest for found in others}:
             manifests.append(new)
         others = [found for found in others if found.digest != new.digest]
@@ -95,7 +94,7 @@ def attach(store: Store, attachment: Attachment) -> Result:
 
 def referrer(subject: Manifest, annotations: Mapping[str, str]) -> Manifest:
     """The same subject and pairs give the same bytes."""
-    return annotations_alone(ARTIFACT_TYPE, dict(sorted(annotations.items())), subject)
+    return annotations_alone(ANNOTATIONS, dict(sorted(annotations.items())), subject)
 
 
 def annotations_alone(artifact_type: str, annotations: Mapping[str, str], subject: Manifest | None = None) -> Manifest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from hpc3build.errors import StoreError
-from hpc3build.oci import DOCKER_FOREIGN_LAYER, INDEXES, MANIFESTS, OCI_FOREIGN_LAYER, Descriptor, Manifest
+from hpc3build.oci import INDEXES, MANIFESTS, Descriptor, Manifest
 from hpc3build.reference import DAEMON, Reference
 from hpc3build.rewrite.diff import changes
 from hpc3build.rewrite.plan import Rewrite
@@ -102,7 +102,7 @@ class _Transfer:
             elif child.digest in self._configs:
                 self._target.put_blob(self._configs[child.digest])
                 self._written.append(child.digest)
-            elif not child.media_type.startswith((OCI_FOREIGN_LAYER, DOCKER_FOREIGN_LAYER)):  # which lie elsewhere
+            elif not child.is_foreign:
                 self._target.copy_blob(child, self._source)
                 self._written.append(child.digest)
 

@@ -13,8 +13,6 @@ from hpc3build.rewrite.receipt import Entry
 from hpc3build.stores import Store, is_absence
 from hpc3build.stores.referrers import Referrers
 
-MOVED = "somebody else wrote it meanwhile; look at it, then do this again"
-
 
 @dataclass(frozen=True)
 class Result:
@@ -114,7 +112,7 @@ def read_back(store: Store, reference: Reference, tag: str | None, manifest: Man
     """Raise TagMoved where the tag does not name what was just written."""
     now = store.manifest(tag or manifest.digest)
     if now.raw != manifest.raw:
-        raise TagMoved(f"{reference} is {now.digest} now, it was {manifest.digest}", hint=MOVED)
+        raise TagMoved(f"{reference} is {now.digest} now, it was {manifest.digest}")
 
 
 def notes_of(store: Store) -> tuple[str, ...]:
@@ -135,6 +133,6 @@ def _list_root(store: Store, rewrite: Rewrite, manifest: Manifest, old_digest: s
     if manifest.subject is None or not isinstance(store, Referrers):
         return []
     if rewrite.tag is not None and (now := store.manifest(rewrite.tag)).raw != rewrite.old.raw:
-        raise TagMoved(f"{rewrite.reference} is {now.digest} now, it was {rewrite.old_digest}", hint=MOVED)
+        raise TagMoved(f"{rewrite.reference} is {now.digest} now, it was {rewrite.old_digest}")
     store.put_manifest(manifest, None)
     return put_in_list(store, manifest, old_digest)

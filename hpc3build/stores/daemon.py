@@ -149,10 +149,7 @@ class DaemonStore:
         if expect is not None:
             known = {read.digest: image for image, (read, _) in self._read.items()}
             if (now := self._image_id(tag)) != known.get(expect):
-                raise TagMoved(
-                    f"{name} is the image {now or 'gone'} now, it was {known.get(expect)}",
-                    hint="somebody else wrote it meanwhile; look at it, then do this again",
-                )
+                raise TagMoved(f"{name} is the image {now or 'gone'} now, it was {known.get(expect)}")
         with docker_told(name):
             for line in self._client.api.load_image(self._archive(manifest, config, name)):
                 if "error" in line:

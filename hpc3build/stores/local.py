@@ -222,10 +222,7 @@ class LocalStore:
         except StoreError:
             moved, current = True, "gone"
         if moved:
-            raise TagMoved(
-                f"{image} is {current} now, it was {expect}",
-                hint="somebody else wrote it meanwhile; look at it, then do this again",
-            )
+            raise TagMoved(f"{image} is {current} now, it was {expect}")
 
     def _export_layers(self, manifest: Manifest) -> None:
         folder = Path(tempfile.mkdtemp(prefix="hpc3build-", dir=self._scratch))

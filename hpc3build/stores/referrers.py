@@ -17,6 +17,8 @@ from hpc3build.errors import ImageError
 from hpc3build.oci import OCI_INDEX, Descriptor, Manifest
 
 SIGNATURES = (".sig", ".att", ".sbom")
+#: The type of what annotate --attach writes.
+ANNOTATIONS = "application/vnd.hpc3build.annotations.v0+json"
 #: What the tags of coordinated writers begin with (rewrite.intent).
 INTENT = "hpc3build-intent."
 _ABOUT = re.compile(r"sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?")

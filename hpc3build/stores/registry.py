@@ -320,10 +320,7 @@ class Registry:
 
 
 def _moved(named: Reference, now: str | None, expect: str) -> TagMoved:
-    return TagMoved(
-        f"{named} is {now or 'gone or another'} now, it was {expect}",
-        hint="somebody else wrote it meanwhile; look at it, then do this again",
-    )
+    return TagMoved(f"{named} is {now or 'gone or another'} now, it was {expect}")
 
 
 class _Answer:

@@ -86,10 +86,7 @@ class TaggedIndex:
             position = self._position(tag) if tag in self.tags else None
             current = self.entries[position].digest if position is not None else None
             if expect is not None and current != expect:
-                raise TagMoved(
-                    f"{self.place}:{tag} is {current or 'gone'} now, it was {expect}",
-                    hint="somebody else wrote it meanwhile; look at it, then do this again",
-                )
+                raise TagMoved(f"{self.place}:{tag} is {current or 'gone'} now, it was {expect}")
         if position is not None:
             return repointed(self.raw, ("manifests", position), manifest)
         entry: dict[str, Any] = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size}

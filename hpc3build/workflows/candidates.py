@@ -27,13 +27,12 @@ from hpc3build.reference import Reference, has_transport, parse
 from hpc3build.run import Runner
 from hpc3build.stores import Store, is_absence, named, open_store, read_blob
 from hpc3build.stores.access import Access
-from hpc3build.stores.referrers import Referrers
+from hpc3build.stores.referrers import ANNOTATIONS, Referrers
 from hpc3build.workflows.names import fitting, listing, tag_pattern
 
 if TYPE_CHECKING:
     from hpc3build.stores.transport import Client
 
-ATTACHED = "application/vnd.hpc3build.annotations.v0+json"  # as rewrite.attach writes it
 MAX_READ = 64  # images of one index that are looked into, where its descriptors do not say enough
 MAX_DEPTH = 3
 MAX_LINE = 1 << 20
@@ -196,7 +195,7 @@ def attached(store: Store, digest: str) -> Mapping[str, str]:
         return EMPTY
     found: dict[str, str] = {}
     for referrer in store.referrers(digest)[:8]:
-        if referrer.artifact_type == ATTACHED:
+        if referrer.artifact_type == ANNOTATIONS:
             found |= store.manifest(referrer.digest).annotations
     return {name: value for name, value in found.items() if name in voc.BY_NAME}
 

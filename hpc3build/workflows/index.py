@@ -13,7 +13,7 @@ from hpc3build.facts.labels import declared
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.index import Flavour
 from hpc3build.jsonread import EMPTY
-from hpc3build.oci import DOCKER_FOREIGN_LAYER, IMAGE_CONFIGS, INDEXES, OCI_FOREIGN_LAYER, Manifest
+from hpc3build.oci import IMAGE_CONFIGS, INDEXES, Manifest
 from hpc3build.reference import Reference
 from hpc3build.rewrite.survey import follow, start
 from hpc3build.run import Runner
@@ -136,7 +136,7 @@ def _same_place(image: Reference, index: Reference) -> bool:
 
 def _copy(store: Store, source: Store, manifest: Manifest) -> None:
     for blob in manifest.descriptors:
-        if not blob.media_type.startswith((OCI_FOREIGN_LAYER, DOCKER_FOREIGN_LAYER)):  # which lie elsewhere
+        if not blob.is_foreign:
             store.copy_blob(blob, source)
     store.put_manifest(manifest, None)
 

@@ -14,11 +14,10 @@ from hpc3build.facts import vocabulary as voc
 from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.match import Verdict
 from hpc3build.reference import parse
-from hpc3build.rewrite import ARTIFACT_TYPE
 from hpc3build.run import run
 from hpc3build.stores.layout import Layout
 from hpc3build.workflows.annotate import Wish, annotate
-from hpc3build.workflows.candidates import ATTACHED, Reading, is_records
+from hpc3build.workflows.candidates import Reading, is_records
 from hpc3build.workflows.fingerprint import recorded
 from hpc3build.workflows.match import Choice, choose
 from tests.fake_http import Fault, cut, status
@@ -249,7 +248,6 @@ def test_an_image_of_its_own_with_labels(tmp_path: Path) -> None:
 
 
 def test_what_was_attached_counts_where_the_image_says_nothing(tmp_path: Path) -> None:
-    assert ATTACHED == ARTIFACT_TYPE
     make_layout(tmp_path, [{"a": b"1"}], tag="1")
     reference = parse(f"oci:{tmp_path}:1")
     annotate(reference, Wish(pairs={**PLAIN, CPU: "zen2"}, attach=True), run)

@@ -11,11 +11,11 @@ import pytest
 from hpc3build.errors import Contradiction, ImageError, InputError, StoreError, TagMoved
 from hpc3build.oci import OCI_INDEX, OCI_MANIFEST, Manifest, digest_of
 from hpc3build.reference import Reference, parse
-from hpc3build.rewrite import ARTIFACT_TYPE, Platform, Target, apply, attach, plan, plan_attachment
+from hpc3build.rewrite import Platform, Target, apply, attach, plan, plan_attachment
 from hpc3build.stores import read_blob
 from hpc3build.stores.archive import Archive
 from hpc3build.stores.layout import Layout
-from hpc3build.stores.referrers import Referrers, fallback_tag, names_no_image, with_referrer
+from hpc3build.stores.referrers import ANNOTATIONS, Referrers, fallback_tag, names_no_image, with_referrer
 from tests.images import add_entry, descriptor_of, make_document, make_layout
 from tests.unit.test_stores_archive import pack
 
@@ -140,7 +140,7 @@ def test_attach(tmp_path: Path, archived: bool) -> None:
         assert (result.old_digest, result.new_digest, result.changed) == (image.digest, image.digest, True)
         assert store.manifest("latest") == image
         (entry,) = store.referrers(image.digest)
-        assert entry.artifact_type == ARTIFACT_TYPE and entry.annotations == {"a": "b", "k": "é"}
+        assert entry.artifact_type == ANNOTATIONS and entry.annotations == {"a": "b", "k": "é"}
         made = store.manifest(entry.digest)
         assert made.subject is not None and (made.subject.digest, made.subject.size) == (image.digest, image.size)
         assert read_blob(store, made.config.digest) == b"{}" == read_blob(store, made.layers[0].digest)
