@@ -8,7 +8,7 @@ get annotations, nothing but configurations and manifests is written. ``target``
 
 from hpc3build.rewrite.attach import Attachment, attach, plan_attachment
 from hpc3build.rewrite.diff import changes
-from hpc3build.rewrite.plan import Policy, Rewrite, Wish, plan, read
+from hpc3build.rewrite.plan import ImageWish, Policy, Rewrite, plan, read
 from hpc3build.rewrite.target import DEFAULT, Platform, Target
 from hpc3build.rewrite.transfer import transfer
 from hpc3build.rewrite.tree import Reader
@@ -17,13 +17,13 @@ from hpc3build.rewrite.write import Result, apply, would
 __all__ = [
     "DEFAULT",
     "Attachment",
+    "ImageWish",
     "Platform",
     "Policy",
     "Reader",
     "Result",
     "Rewrite",
     "Target",
-    "Wish",
     "apply",
     "attach",
     "changes",

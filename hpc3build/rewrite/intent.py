@@ -30,7 +30,7 @@ _WRITER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
-class Edit:
+class KeyEdit:
     """What one key is to be, None for gone; ``start`` is when its writer began, in milliseconds since 1970."""
 
     value: str | None
@@ -43,12 +43,12 @@ class Edit:
         return self.start, self.writer, self.value is not None, self.value or ""
 
 
-Edits = Mapping[str, Edit]
+Edits = Mapping[str, KeyEdit]
 
 
 def merged(several: Iterable[Edits]) -> Edits:
     """What all of them mean together."""
-    found: dict[str, Edit] = {}
+    found: dict[str, KeyEdit] = {}
     for edits in several:
         for key, edit in edits.items():
             if key not in found or edit.rank > found[key].rank:
@@ -120,7 +120,7 @@ def read(manifest: Manifest) -> Intent:
     """
     said = _document(manifest)
     try:
-        edits = {str(key): Edit(value, start, writer) for key, (value, start, writer) in said["edits"].items()}
+        edits = {str(key): KeyEdit(value, start, writer) for key, (value, start, writer) in said["edits"].items()}
         intent = Intent(
             said["tag"],
             said["writer"],

@@ -18,7 +18,7 @@ from hpc3build.oci import Descriptor, Manifest
 from hpc3build.reference import Reference
 from hpc3build.rewrite import survey
 from hpc3build.rewrite.target import DEFAULT, Target, for_descriptors
-from hpc3build.rewrite.tree import Edit, Fold, Node, Reader, touches
+from hpc3build.rewrite.tree import Fold, Node, PairsEdit, Reader, touches
 from hpc3build.stores import Store, is_absence, named, tag_to_write
 from hpc3build.stores.referrers import About
 
@@ -81,7 +81,7 @@ def plan(
     remove_labels: Iterable[str] = (),
     env: Mapping[str, str] | None = None,
     configure: Callable[[ImageConfig], ImageConfig] | None = None,
-    of_images: Mapping[str, Wish] | None = None,
+    of_images: Mapping[str, ImageWish] | None = None,
     expect_digest: str | None = None,
     target: Target = DEFAULT,
     referrers: Policy = "keep",
@@ -98,7 +98,7 @@ def plan(
     an annotation (rule R10), InputError where ``target`` does not fit the image or a key is never written (N6), and
     what reading the store raises.
     """
-    wish = Wish(annotations, tuple(remove), labels or EMPTY, tuple(remove_labels), env or EMPTY, configure)
+    wish = ImageWish(annotations, tuple(remove), labels or EMPTY, tuple(remove_labels), env or EMPTY, configure)
     for each in (wish, *(of_images or {}).values()):
         refuse_forbidden((*each.annotations, *each.labels))
     old = read(store, reference, expect_digest)
@@ -151,7 +151,7 @@ def check_labels(where: str, annotations: Mapping[str, str], labels: Mapping[str
 
 
 @dataclass(frozen=True)
-class Wish:
+class ImageWish:
     """What is to be said."""
 
     annotations: Mapping[str, str]
@@ -170,11 +170,11 @@ class Wish:
 class _Work:
     """A plan in the making; ``notes`` are told even when nothing is written."""
 
-    def __init__(self, store: Store, reference: Reference, old: Manifest, wish: Wish, target: Target) -> None:
+    def __init__(self, store: Store, reference: Reference, old: Manifest, wish: ImageWish, target: Target) -> None:
         self.reference, self.old, self.wish, self.target = reference, old, wish, target
         self.store = store
         self.reader = Reader(store, target)
-        self.of_images: Mapping[str, Wish] = {}
+        self.of_images: Mapping[str, ImageWish] = {}
         self.manifests: list[tuple[Manifest, Manifest]] = []
         self.configs: dict[tuple[str, str], tuple[ImageConfig, ImageConfig]] = {}
         self.unlabelled: set[str] = set()
@@ -196,7 +196,7 @@ class _Work:
         """What refers to them."""
         return (self._survey or survey.start(self.store, digests))()
 
-    def wish_of(self, digest: str) -> Wish:
+    def wish_of(self, digest: str) -> ImageWish:
         """What is wished of the image with this digest."""
         return self.of_images.get(digest, self.wish)
 
@@ -224,7 +224,9 @@ class _Work:
             self.converted = True
         return new.with_annotations(wish.annotations, wish.remove)
 
-    def _configured(self, config: ImageConfig | None, manifest: Manifest, wish: Wish, where: str) -> ImageConfig | None:
+    def _configured(
+        self, config: ImageConfig | None, manifest: Manifest, wish: ImageWish, where: str
+    ) -> ImageConfig | None:
         """The configuration's successor; itself when nothing in it changes."""
         if config is not None:
             older = {name for key, value in wish.labels.items() for name in contradicting(key, value, config.labels)}
@@ -289,11 +291,11 @@ class _Index(_Work):
         self.manifests = list(fold.changed.values())
         self._tell(fold)
 
-    def _edit(self, wish: Wish) -> Edit:
+    def _edit(self, wish: ImageWish) -> PairsEdit:
         """What of a wish a descriptor gets."""
         return (for_descriptors(wish.annotations, self.target) if self.target.on_descriptors else EMPTY, wish.remove)
 
-    def _edit_of(self, entry: Descriptor) -> Edit:
+    def _edit_of(self, entry: Descriptor) -> PairsEdit:
         return self._edit(self.wish_of(entry.digest))
 
     def _images(self, chosen: list[Node]) -> dict[tuple[int, ...], Manifest]:
@@ -325,7 +327,7 @@ class _Index(_Work):
             self.notes.append(f"{where}: its configuration is not there: its labels could not be compared")
             return None
 
-    def _indexes(self, tree: Node) -> dict[tuple[int, ...], Edit]:
+    def _indexes(self, tree: Node) -> dict[tuple[int, ...], PairsEdit]:
         if not self.target.on_index:
             return {}
         own = {
@@ -362,7 +364,7 @@ class _Index(_Work):
             )
 
 
-def _says(annotations: Mapping[str, str], edit: Edit) -> bool:
+def _says(annotations: Mapping[str, str], edit: PairsEdit) -> bool:
     """Whether nothing is left to do: no configuration is read to compare labels with what is there already."""
     pairs, remove = edit
     return not touches((MappingProxyType(dict(pairs.items() - annotations.items())), remove), annotations)

@@ -18,7 +18,7 @@ MAX_DEPTH = 8
 MAX_NODES = 4096
 
 Path = tuple[int, ...]
-Edit = tuple[Mapping[str, str], tuple[str, ...]]
+PairsEdit = tuple[Mapping[str, str], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ class Fold:
     """
 
     images: Mapping[Path, Manifest]
-    descriptors: Mapping[Path, Edit]
-    indexes: Mapping[Path, Edit]
+    descriptors: Mapping[Path, PairsEdit]
+    indexes: Mapping[Path, PairsEdit]
     changed: dict[str, tuple[Manifest, Manifest]] = field(default_factory=dict)
     relinked: int = 0
     _renamed: dict[str, str] = field(default_factory=dict)
@@ -202,13 +202,13 @@ class _Edits:
         self.values += values
         self.removed += removed
 
-    def add_pairs(self, path: jsonedit.Path, edit: Edit) -> None:
+    def add_pairs(self, path: jsonedit.Path, edit: PairsEdit) -> None:
         pairs, removed = edit
         self.values += [((*path, key), pairs[key]) for key in sorted(pairs)]
         self.removed += [(*path, key) for key in removed if key not in pairs]
 
 
-def touches(edit: Edit, annotations: Mapping[str, str]) -> bool:
+def touches(edit: PairsEdit, annotations: Mapping[str, str]) -> bool:
     """Whether an edit leaves, or takes away, annotations where Docker's types have no place for them."""
     pairs, removed = edit
     return bool(pairs or set(removed) & set(annotations))

@@ -24,7 +24,7 @@ from hpc3build.evidence.tarheader import BLOCK
 from hpc3build.oci import Descriptor, check_digest, digest_of, verify
 from hpc3build.stores import Store
 from hpc3build.stores.files import Slice, check_size, open_regular, replacing, told, verified
-from hpc3build.stores.indexed import Edit, IndexedStore
+from hpc3build.stores.indexed import IndexEdit, IndexedStore
 from hpc3build.stores.tagged_index import TaggedIndex
 from hpc3build.stores.tarmap import Member, TarMap, header_block, padded, read_map, resized
 
@@ -87,7 +87,7 @@ class Archive(IndexedStore):
                 _append_stream(file, tar.end, blob, stream)
         self._reopen()
 
-    def _publish(self, edit: Edit) -> None:
+    def _publish(self, edit: IndexEdit) -> None:
         with told(self.path), self._locked() as file:
             tar = self._read_map(file)
             index = TaggedIndex(self._place, _read(file, tar.files[_INDEX]))

@@ -18,7 +18,7 @@ from hpc3build.stores.tagged_index import TaggedIndex, check_tag
 _MAX_ENTRIES = 512
 
 _Own = TypeVar("_Own", bound="IndexedStore")
-Edit = Callable[[TaggedIndex], tuple[bytes, tuple[bytes, ...]]]
+IndexEdit = Callable[[TaggedIndex], tuple[bytes, tuple[bytes, ...]]]
 
 
 class IndexedStore(ABC):
@@ -33,7 +33,7 @@ class IndexedStore(ABC):
         """A manifest's bytes, cut off above the limit of manifests."""
 
     @abstractmethod
-    def _publish(self, edit: Edit) -> None:
+    def _publish(self, edit: IndexEdit) -> None:
         """Alone among writers: store the blobs that ``edit`` returns, then what it makes of index.json."""
 
     @abstractmethod

@@ -24,7 +24,7 @@ from hpc3build.errors import ImageError, StoreError
 from hpc3build.oci import OCI_INDEX, Descriptor, check_digest, digest_of
 from hpc3build.stores import Store
 from hpc3build.stores.files import NEW, check_size, open_regular, replace_file, replacing, sync_folder, told, verified
-from hpc3build.stores.indexed import Edit, IndexedStore
+from hpc3build.stores.indexed import IndexEdit, IndexedStore
 from hpc3build.stores.tagged_index import REF_NAME, TaggedIndex
 
 __all__ = ["EMPTY_INDEX", "REF_NAME", "VERSION", "Layout"]
@@ -143,7 +143,7 @@ class Layout(IndexedStore):
     def _index(self) -> TaggedIndex:
         return TaggedIndex(f"oci:{self.path}", self._file(self.path / "index.json", "index.json"))
 
-    def _publish(self, edit: Edit) -> None:
+    def _publish(self, edit: IndexEdit) -> None:
         with told(self.path), self._locked():
             index = self._index()
             edited, blobs = edit(index)

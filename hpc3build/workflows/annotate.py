@@ -213,11 +213,11 @@ def _with(wish: Wish, found: Detected) -> Wish:
     return replace(wish, pairs=MappingProxyType(pairs), remove=remove, expect_digest=expected)
 
 
-def _said(wish: Wish, to: Reference) -> rewrite.Wish:
+def _said(wish: Wish, to: Reference) -> rewrite.ImageWish:
     """What is written of one image, at a place of this kind. Raises StoreError where it keeps none of it."""
     pairs = wish.pairs
     kept = pairs if not pairs or keeps_annotations(to, labels=wish.labels) else {}
-    return rewrite.Wish(
+    return rewrite.ImageWish(
         kept,
         wish.remove if kept or not pairs else (),
         pairs if wish.labels else {},

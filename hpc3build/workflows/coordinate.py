@@ -23,7 +23,7 @@ from typing import Protocol
 
 from hpc3build.errors import Hpc3BuildError, StoreError, TagMoved
 from hpc3build.rewrite import Result
-from hpc3build.rewrite.intent import Edit, Edits, Intent, merged
+from hpc3build.rewrite.intent import Edits, Intent, KeyEdit, merged
 
 LEASE = 180.0
 SKEW = 3600.0
@@ -76,8 +76,8 @@ def deadline(lease: float) -> float:
 
 def edits_of(pairs: Mapping[str, str], remove: tuple[str, ...], start: int, writer: str) -> Edits:
     """A wish as edits."""
-    gone = {key: Edit(None, start, writer) for key in remove}
-    return MappingProxyType({**gone, **{key: Edit(value, start, writer) for key, value in pairs.items()}})
+    gone = {key: KeyEdit(None, start, writer) for key in remove}
+    return MappingProxyType({**gone, **{key: KeyEdit(value, start, writer) for key, value in pairs.items()}})
 
 
 def coordinate(board: Board, mine: Intent, clocks: Clocks) -> Result:

@@ -21,7 +21,7 @@ from hpc3build.errors import ImageError, StoreError, TagMoved
 from hpc3build.oci import Manifest
 from hpc3build.reference import parse
 from hpc3build.rewrite import Result
-from hpc3build.rewrite.intent import Edit, Edits, Intent, merged, read
+from hpc3build.rewrite.intent import Edits, Intent, KeyEdit, merged, read
 from hpc3build.stores.referrers import names_no_image
 from hpc3build.workflows.coordinate import Clocks, Posted, coordinate, deadline, edits_of
 
@@ -32,7 +32,9 @@ NAME = parse("docker://r.example/app:1")
 
 EDITS = st.dictionaries(
     st.sampled_from("abc"),
-    st.builds(Edit, st.one_of(st.none(), st.sampled_from(["1", "2"])), st.integers(0, 2), st.sampled_from(["v", "w"])),
+    st.builds(
+        KeyEdit, st.one_of(st.none(), st.sampled_from(["1", "2"])), st.integers(0, 2), st.sampled_from(["v", "w"])
+    ),
 )
 
 
@@ -45,9 +47,9 @@ def test_merging_is_a_join(a: Edits, b: Edits, c: Edits) -> None:
 
 
 def test_the_later_start_counts_then_the_name() -> None:
-    early, late = Edit("early", 1, "z"), Edit(None, 2, "a")
+    early, late = KeyEdit("early", 1, "z"), KeyEdit(None, 2, "a")
     assert merged([{"k": late}, {"k": early}])["k"] == late
-    assert merged([{"k": Edit("v", 1, "v")}, {"k": early}])["k"] == early
+    assert merged([{"k": KeyEdit("v", 1, "v")}, {"k": early}])["k"] == early
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=20)
@@ -59,7 +61,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl
     st.booleans(),
 )
 def test_an_intent_is_read_as_it_was_written(pairs: dict[str, str | None], seen: set[str], done: bool) -> None:
-    edits = {key: Edit(value, 17, "me") for key, value in pairs.items()}
+    edits = {key: KeyEdit(value, 17, "me") for key, value in pairs.items()}
     intent = Intent("1", "me", "slot", 60.0, 1.5, "sha256:0", MappingProxyType(edits), frozenset(seen), done)
     assert read(Manifest.parse(intent.manifest().raw)) == intent
     assert names_no_image(intent.place) and len(intent.place) <= 128

@@ -11,7 +11,7 @@ from hpc3build.errors import Contradiction, ImageError, InputError, StoreError, 
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.oci import Manifest
 from hpc3build.reference import Reference, parse
-from hpc3build.rewrite import Platform, Result, Target, Wish, apply, plan
+from hpc3build.rewrite import ImageWish, Platform, Result, Target, apply, plan
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
 from tests.images import descriptor_of, make_document, make_index, make_layout
@@ -337,7 +337,7 @@ def test_of_one_configuration_each_image_gets_its_own(tmp_path: Path) -> None:
     (tmp_path / "index.json").unlink()
     make_index(tmp_path, pair, tag="1")
     store, reference = Layout(tmp_path), parse(f"oci:{tmp_path}:1")
-    wishes = {one.digest: Wish({}, labels={"n": str(number)}) for number, one in enumerate(pair)}
+    wishes = {one.digest: ImageWish({}, labels={"n": str(number)}) for number, one in enumerate(pair)}
     apply(store, plan(store, reference, annotations={}, of_images=wishes, target=Target(all_children=True)))
     found = [store.manifest(entry.digest).config.digest for entry in store.manifest("1").descriptors]
     assert [ImageConfig.parse(read_blob(store, digest)).labels for digest in found] == [{"n": "0"}, {"n": "1"}]
