@@ -14,7 +14,7 @@ from hpc3build.stores.beside import Later
 from hpc3build.stores.referrers import About, Referrers
 
 #: What speaks of one digest in its own content, so that another subject would make it a lie.
-_STATEMENT = re.compile(r"sign|sigstore|cosign|notary|notation|in-toto|attest|dsse|intoto")
+_STATEMENT = re.compile(r"sign|sigstore|cosign|notary|(?<!an)notation|in-toto|attest|dsse|intoto")
 
 
 @dataclass(frozen=True)

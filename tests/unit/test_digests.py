@@ -20,6 +20,7 @@ from hpc3build.rewrite import Target
 from hpc3build.run import run
 from hpc3build.stores import Store, open_store, read_blob
 from hpc3build.stores.layout import Layout
+from hpc3build.stores.referrers import Referrers
 from hpc3build.workflows.annotate import Wish, annotate
 from hpc3build.workflows.index import create
 from tests.fake_registry import NAME, FakeRegistry
@@ -177,3 +178,24 @@ def test_a_registry_names_by_its_own_algorithm(layout: Path, tmp_path: Path) -> 
         assert annotate(parse(f"{tag}@{digest}"), Wish(pairs={"k": "w"}), run).changed
         with open_store(parse(tag), run) as store:
             assert store.manifest("image").annotations == {"k": "w"}
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_what_refers_to_such_an_image_follows_it(tmp_path: Path, layout: Path, archive: bool) -> None:
+    reference = parse(f"oci:{layout}:image")
+    if archive:
+        to = parse(f"oci-archive:{tmp_path}/a.tar:image")
+        annotate(reference, Wish(to=to), run)
+        reference = to
+    attached = annotate(reference, Wish(pairs={"about": "x"}, attach=True), run)
+    assert not annotate(reference, Wish(pairs={"about": "x"}, attach=True), run).changed
+    assert attached.old_digest.startswith("sha512:")
+    done = annotate(reference, Wish(pairs={"k": "v"}, referrers="move"), run)
+    with open_store(reference, run) as store:
+        assert isinstance(store, Referrers)
+        for digest in (attached.old_digest, done.new_digest):
+            (found,) = store.referrers(digest)
+            assert found.annotations == {"about": "x"}
+            assert [one.subject and one.subject.digest for one in whole(store, store.manifest(found.digest))] == [
+                digest
+            ]
