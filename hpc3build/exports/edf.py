@@ -26,7 +26,7 @@ def write(subject: Subject) -> Export:
     lines = [
         f"# {subject.digest}",
         f"image = {quoted(image)}",
-        "# The engine's default, not sarus-suite's: what an entry point sets up is in the image's environment, too.",
+        "# As the Container Engine has it: the image's entry point is not run. The default of sarus-suite is true.",
         "entrypoint = false",
     ]
     missing = {name: value for name, value in NVIDIA.items() if name not in subject.env}

@@ -17,7 +17,7 @@ from hpc3build.host.fingerprint import Engine, Fingerprint
 from hpc3build.reference import parse
 from tests.exported import CUDA, DIGEST, HOST, HOSTILE, MPICH, OTHER, ROCM, P, as_ch_run, subject
 
-COMMENT = "# The engine's default, not sarus-suite's: what an entry point sets up is in the image's environment, too.\n"
+COMMENT = "# As the Container Engine has it: the image's entry point is not run. The default of sarus-suite is true.\n"
 PINNED = f"registry.example/hpc/app@{DIGEST}"
 
 
