@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.test_import_rules import CLOSURE, MODULES, imported_by
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKED = ROOT / "tests/data/spack/envs/v0.20.3-seed-gromacs-cuda"
-#: Only these parts of our own environment are lent to the new one; hpc3build itself is not among them.
-EDITABLE = ("hpc3build", "_hpc3build", "__editable__")
+#: Imported where they are there: what an extra brings.
+OPTIONAL = {"isal", "easybuild"}
 
 
 def call(*arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -40,9 +45,24 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next((folder / "dist").glob("hpc3build-*.whl"))
 
 
+def required(requirements: Iterable[str]) -> dict[str, Distribution]:
+    """What these requirements need here without any extra, and what that needs in turn, by name."""
+    found: dict[str, Distribution] = {}
+    waiting = [Requirement(text) for text in requirements]
+    while waiting:
+        wanted = waiting.pop()
+        name = canonicalize_name(wanted.name)
+        if name in found or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+            continue
+        found[name] = distribution(wanted.name)
+        assert wanted.specifier.contains(found[name].version, prereleases=True), f"{wanted}: {found[name].version}"
+        waiting += [Requirement(text) for text in found[name].requires or ()]
+    return found
+
+
 @pytest.fixture(scope="module")
 def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A fresh virtual environment: the wheel by pip, its dependencies lent by links, one by one."""
+    """A fresh virtual environment: the wheel by pip, and what its METADATA requires lent by links, nothing else."""
     folder = tmp_path_factory.mktemp("home")
     for arguments in (
         [sys.executable, "-m", "venv", folder / "venv"],
@@ -51,11 +71,14 @@ def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         done = call(*arguments, cwd=folder)
         assert done.returncode == 0, done.stderr
     own = next((folder / "venv/lib").glob("python*/site-packages"))
-    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        for entry in Path(place).iterdir():
-            lent = not entry.name.startswith(EDITABLE) and entry.suffix != ".pth"
-            if lent and not (own / entry.name).exists():
-                (own / entry.name).symlink_to(entry)
+    (installed,) = distributions(name="hpc3build", path=[str(own)])
+    lent = required(installed.requires or ())
+    assert {"ruamel-yaml", "requests"} <= lent.keys(), "one that it names, and one that such a one names"
+    assert not {"pytest", "mypy", "hatchling", "easybuild"} & lent.keys()
+    for found in lent.values():
+        for top in {Path(str(file)).parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            if not (own / top).exists():
+                (own / top).symlink_to(Path(str(found.locate_file(top))))
     yield folder
 
 
@@ -74,6 +97,16 @@ def test_it_is_the_wheels(home: Path) -> None:
     assert where.is_relative_to(home / "venv") and not where.is_symlink()
     done = hpc3build(home, "--version")
     assert done.returncode == 0 and done.stdout.startswith("hpc3build ")
+
+
+def test_what_it_imports_is_required(home: Path) -> None:
+    """All that any module imports, lazily or not, comes with the wheel's requirements; the rest is an extra's."""
+    imported = {name.split(".")[0] for module in MODULES for _, name in imported_by(module)}
+    ours = {"hpc3build", *(name.split(".")[-1] for name in CLOSURE)}
+    others = sorted(imported - set(sys.stdlib_module_names) - ours)
+    program = f"from importlib.util import find_spec; print([name for name in {others} if not find_spec(name)])"
+    assert {"ruamel", "jinja2", "oras", "docker", "archspec", "zstandard"} <= set(others)
+    assert set(ast.literal_eval(python(home, program))) == OPTIONAL
 
 
 @pytest.mark.parametrize("name", ["containerfiles", "plugins", "ci", "recipes"])
