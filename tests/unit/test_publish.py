@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from hpc3build import rewrite
+from hpc3build.engines import Engine
 from hpc3build.errors import InputError
 from hpc3build.reference import parse
 from hpc3build.run import run
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
-from hpc3build.workflows.publish import check_place, publish
+from hpc3build.workflows.publish import check_place, publish, readable
 from tests.images import make_layout
 
 PAIRS = {"org.example.a": "1"}
@@ -40,3 +42,32 @@ def test_nobody_chooses_a_digest(place: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a digest cannot be chosen"):
         check_place(parse(place.format(tmp_path) + digest), run)
     assert str(check_place(parse(f"oci:{tmp_path}/out"), run)) == f"oci:{tmp_path}/out:latest"
+
+
+class Exporting:
+    """The part of an engine that ``readable`` needs; it notes where it exported to and which files the layers are."""
+
+    store = "containers-storage"
+    folder: Path
+
+    def export(self, image: str, layout: Path, tag: str) -> None:
+        self.folder = layout
+        made = make_layout(layout, [{"a": b"1"}, {"b": b"2"}], tag=tag)
+        self.layers = {one.digest: inode(layout, one.digest) for one in made.layers}
+
+
+def inode(layout: Path, digest: str) -> int:
+    return (layout / "blobs" / "sha256" / digest.removeprefix("sha256:")).stat().st_ino
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "beside another image"])
+def test_a_layer_is_written_once(there: bool, tmp_path: Path) -> None:
+    """The file that the engine exported, beside the layout so that it can be renamed, is the layout's in the end."""
+    engine, target = Exporting(), parse(f"oci:{tmp_path}/place/out:1")
+    if there:
+        make_layout(tmp_path / "place" / "out", [{"c": b"3"}], tag="other")
+    with readable(cast(Engine, engine), "image", target, run) as (store, built):
+        plan = rewrite.plan(store, built, annotations=PAIRS, labels=PAIRS)
+        publish(store, plan, target, run)
+    assert engine.folder.parent == tmp_path / "place" and not engine.folder.exists()
+    assert {digest: inode(tmp_path / "place" / "out", digest) for digest in engine.layers} == engine.layers
