@@ -24,12 +24,11 @@ from hpc3build.match.seal import DECIDING, seal
 from hpc3build.oci import OCI_INDEX, Manifest
 
 #: What amd64's generic targets are as variants; the lowest needs none.
-LEVELS = MappingProxyType({"x86_64": "", "x86_64_v2": "v2", "x86_64_v3": "v3", "x86_64_v4": "v4"})
+LEVELS = MappingProxyType({target: "" if variant == "v1" else variant for variant, target in cpu.VARIANTS.items()})
 #: What tells images apart (rule N4), and what else decides whether they run; the rest of D is about one image.
 _DISCRIMINATORS = tuple(
     key for key in voc.KEYS if (Place.DESCRIPTOR in key.place and key not in (voc.SIZE, voc.SEAL)) or key in DECIDING
 )
-_ALIASES = MappingProxyType({"amd64": "x86_64", "arm64": "aarch64"})
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Flavour:
     def target(self) -> str | None:
         """The CPU target, None when unknown."""
         found = voc.CPU_VERSION.value_in(self.pairs)
-        return _ALIASES.get(found or "", found)
+        return cpu.MACHINES.get(found or "", found)
 
     @property
     def level(self) -> str | None:
@@ -80,7 +79,7 @@ class Flavour:
         for key in _DISCRIMINATORS:
             value = key.value_in(self.pairs)
             if value is not None and key.holds(value):
-                found[key.name] = _ALIASES.get(value, value) if key is voc.CPU_VERSION else value
+                found[key.name] = cpu.MACHINES.get(value, value) if key is voc.CPU_VERSION else value
         if set(found) - {voc.VOCABULARY.name}:
             found.setdefault(voc.VOCABULARY.name, voc.VERSION)
         return dict(sorted(found.items()))

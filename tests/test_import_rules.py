@@ -28,7 +28,7 @@ ONLY = {
 LAYERS = (
     [
         *("__init__", "errors", "findings", "stack", "jsonedit", "jsonread", "yamlread"),
-        *("oci", "imageconfig", "interrupts", "pairs", "reference", "sonames", "urls"),
+        *("oci", "imageconfig", "interrupts", "mpinames", "pairs", "reference", "sonames", "urls"),
     ],
     ["recipe", "resources", "run", "bases", "instructions"],
     ["evidence", "host"],

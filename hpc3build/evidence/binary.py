@@ -14,16 +14,14 @@ from hpc3build.evidence.elf import MAGIC, Elf, read_elf, regions
 from hpc3build.evidence.fatbinary import FatBinaries
 from hpc3build.evidence.layers import ImageFile
 from hpc3build.evidence.offload import Bundles, code_object
+from hpc3build.mpinames import SELVES
 
 #: Held of one file: all of nearly every file, the linker's tables of the largest.
 MAX_HELD = 16 << 20
 #: Texts in a program that has an MPI inside; names of symbols go with ``strip``, names of MPICH's settings stay.
 STATIC_MPI = (b"\0MPID_Init\0", b"\0ompi_mpi_init\0", b"MPIR_CVAR_ABORT_ON_LEAKED_HANDLES")
 #: What MPI libraries call themselves.
-MPI_NAMES = (
-    b"Open MPI v", b"MPICH Version", b"MVAPICH Version", b"MVAPICH2 Version", b"Intel(R) MPI Library", b"CRAY MPICH",
-    b"ParaStation MPI",
-)  # fmt: skip
+MPI_NAMES = tuple(text.encode() for text, _ in SELVES)
 #: How the C library begins to say its version, and all that it says.
 GLIBC = (b"GNU C Library ",)
 GLIBC_BANNER = re.compile(rb"GNU C Library [^\n\0]{0,200}?release version (\d{1,6}\.\d{1,6}(?:\.\d{1,6})?)(?!\d)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hpc3build.errors import InputError
@@ -12,6 +13,14 @@ from hpc3build.stack import Package, Stack
 
 if TYPE_CHECKING:
     from archspec.cpu import Microarchitecture
+
+
+#: uname -m by GOARCH, which other tools write for a target, too.
+MACHINES = MappingProxyType(
+    {"amd64": "x86_64", "arm64": "aarch64", "ppc64le": "ppc64le", "riscv64": "riscv64", "s390x": "s390x", "386": "i686"}
+)
+#: Targets of amd64's variants (image-spec, image-index.md).
+VARIANTS = MappingProxyType({"v1": "x86_64", "v2": "x86_64_v2", "v3": "x86_64_v3", "v4": "x86_64_v4"})
 
 
 def microarchitecture(name: str) -> Microarchitecture | None:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from hpc3build.facts import Fact, Source, Statement, mpi
 from hpc3build.facts import vocabulary as voc
+from hpc3build.mpinames import PROVIDERS
 from hpc3build.stack import Package, Stack
 
 #: Values of Spack's variants ``fabrics``, ``netmod`` and ``device``; every other value says nothing.
@@ -52,7 +53,7 @@ def _frameworks(stack: Stack, provider: Package) -> Iterator[tuple[str, str]]:
         for word in value if isinstance(value, tuple) else (value,):
             if isinstance(word, str) and word in FRAMEWORKS:
                 yield FRAMEWORKS[word], f"{provider.origin} {variant}={word}"
-    if mpi.PROVIDERS.get(provider.name) == mpi.PROVIDERS["impi"]:
+    if PROVIDERS.get(provider.name) == PROVIDERS["impi"]:
         # R5 ends here for it: EasyBuild gives impi a UCX beside its libfabric, which is one way to reach a network.
         yield "libfabric", f"{provider.origin}: Intel MPI runs over libfabric"
     elif stack.manager == "easybuild":

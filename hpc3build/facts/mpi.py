@@ -4,48 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from hpc3build.facts import Fact, Note, Source, Statement
 from hpc3build.facts import vocabulary as voc
+from hpc3build.mpinames import PROVIDERS
 from hpc3build.stack import Package, Stack
-
-
-@dataclass(frozen=True)
-class Provider:
-    """What a package that provides the virtual ``mpi`` is called; no family where its ABI is neither's."""
-
-    implementation: str
-    family: str | None
-
-
-#: Spack's package names and EasyBuild's module names (their case differs) of the providers of the virtual ``mpi``.
-PROVIDERS = MappingProxyType(
-    {
-        "mpich": Provider("mpich", "mpich"),
-        "mvapich": Provider("mvapich", "mpich"),
-        "mvapich2": Provider("mvapich2", "mpich"),
-        "mvapich2-gdr": Provider("mvapich2", "mpich"),
-        "mvapich2x": Provider("mvapich2", "mpich"),
-        "cray-mvapich2": Provider("mvapich2", "mpich"),
-        "intel-mpi": Provider("intel-mpi", "mpich"),
-        "intel-oneapi-mpi": Provider("intel-mpi", "mpich"),
-        "cray-mpich": Provider("cray-mpich", "mpich"),
-        "parastation": Provider("parastation", "mpich"),
-        "openmpi": Provider("openmpi", "openmpi"),
-        "hpcx-mpi": Provider("hpcx", "openmpi"),
-        "spectrum-mpi": Provider("spectrum", None),
-        "mpitrampoline": Provider("mpitrampoline", None),
-        "OpenMPI": Provider("openmpi", "openmpi"),
-        "MPICH": Provider("mpich", "mpich"),
-        "MVAPICH2": Provider("mvapich2", "mpich"),
-        "impi": Provider("intel-mpi", "mpich"),
-        "psmpi": Provider("parastation", "mpich"),
-        "NVHPC": Provider("hpcx", "openmpi"),
-        "SpectrumMPI": Provider("spectrum", None),
-        "MPItrampoline": Provider("mpitrampoline", None),
-    }
-)
 
 #: EasyBuild's toolchain classes name NVHPC as their MPI module where HPC-X lies inside the SDK; as a mere compiler (its
 #: moduleclass until 24.11) it provides none, so its presence alone says nothing.

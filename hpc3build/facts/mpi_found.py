@@ -15,18 +15,9 @@ from hpc3build.evidence.loader import Loaded
 from hpc3build.evidence.packages import Installed
 from hpc3build.facts import Fact, Facts, Key, Note, Source, Statement
 from hpc3build.facts import vocabulary as voc
+from hpc3build.mpinames import SELVES
 from hpc3build.sonames import MPI_FAMILIES
 
-#: What a library calls itself → its implementation; the first that fits, since derivatives also say MPICH.
-_NAMES = (
-    ("Intel(R) MPI Library", "intel-mpi"),
-    ("CRAY MPICH", "cray-mpich"),
-    ("ParaStation MPI", "parastation"),
-    ("MVAPICH2 Version", "mvapich2"),
-    ("MVAPICH Version", "mvapich"),
-    ("Open MPI v", "openmpi"),
-    ("MPICH Version", "mpich"),
-)
 #: Packages whose version is that of the MPI itself. OpenHPC names launcher, fabric and compiler, too
 #: (openmpi4-pmix-gnu12-ohpc), and installs below _OPENHPC (openhpc/ohpc, components/mpi-families/*/SPECS).
 _PACKAGES = MappingProxyType(
@@ -109,7 +100,7 @@ def _implementation(use: Use, evidence: Evidence) -> tuple[str, str] | None:
     if "/hpcx" in file.path and use.family == "openmpi":
         return "hpcx", file.path
     marks = file.extract.marks if isinstance(file.extract, Binary) else frozenset()
-    for mark, implementation in _NAMES:
+    for mark, implementation in SELVES:
         if mark in marks:
             return implementation, f"{file.path} calls itself {mark.removesuffix(' v').removesuffix(' Version')}"
     owners = {name: found[0] for name, pattern in _PACKAGES.items() if (found := _of(evidence, pattern, file.path))}

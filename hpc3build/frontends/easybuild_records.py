@@ -10,9 +10,10 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hpc3build.facts import cpu_flags, mpi
+from hpc3build.facts import cpu_flags
 from hpc3build.frontends import easybuild_flags
 from hpc3build.jsonread import parsed
+from hpc3build.mpinames import PROVIDERS
 from hpc3build.stack import Dependency, Package, Stack, Toolchain, Variant
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _toolchain(package: Package, packages: Mapping[str, Package]) -> Toolchain |
     if own is None or found is None:
         return own
     names = [packages[edge.package].name for edge in found.dependencies if edge.package in packages]
-    return replace(own, mpi_modules=tuple(name for name in names if name in mpi.PROVIDERS))
+    return replace(own, mpi_modules=tuple(name for name in names if name in PROVIDERS))
 
 
 def _real_versions(files: ImageFiles) -> dict[str, str]:

@@ -13,13 +13,13 @@ from types import MappingProxyType
 from hpc3build.errors import ToolError
 from hpc3build.host import sources
 from hpc3build.host.probe import Library, Probe
+from hpc3build.mpinames import SELVES
 from hpc3build.run import Runner
 
 _NAMES = re.compile(sources.LIBRARY_NAMES)
 _MARKS = re.compile(sources.MARKS.encode())
 #: How marks begin: a plain search for these is many times quicker than the expression over the whole library.
-_BEGINNINGS = (b"GLIBC_", b"FABRIC_1", b"GNU C Library ", b"Open MPI v", b"CRAY MPICH", b"Intel(R) MPI", b"MVAPICH",
-               b"ParaStation", b"MPICH Version")  # fmt: skip
+_BEGINNINGS = (b"GLIBC_", b"FABRIC_1", b"GNU C Library ", *(text.encode() for text, _ in SELVES))
 _CACHED = re.compile(rb"/[^\0\n]+")
 
 

@@ -5,37 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from types import MappingProxyType
 
 from hpc3build.host.fingerprint import Fabric, Injected, Launcher, Mpi, newest
 from hpc3build.host.probe import Library, Probe
+from hpc3build.mpinames import MODULES, SELVES
 from hpc3build.sonames import MPI_FAMILIES
 
-#: How libraries call themselves, the more particular first: all but Open MPI also carry MPICH's own text.
-_SELVES = (
-    ("Open MPI v", "openmpi"),
-    ("CRAY MPICH", "cray-mpich"),
-    ("Intel(R) MPI", "intel-mpi"),
-    ("MVAPICH", "mvapich"),
-    ("ParaStation", "parastation"),
-    ("MPICH Version", "mpich"),
-)
-#: Names of modules.
-_MODULES = MappingProxyType(
-    {
-        "openmpi": ("openmpi", "openmpi"),
-        "hpcx": ("openmpi", "hpcx"),
-        "mpich": ("mpich", "mpich"),
-        "cray-mpich": ("mpich", "cray-mpich"),
-        "cray-mpich-abi": ("mpich", "cray-mpich"),
-        "intel-mpi": ("mpich", "intel-mpi"),
-        "intel-oneapi-mpi": ("mpich", "intel-mpi"),
-        "impi": ("mpich", "intel-mpi"),
-        "mvapich": ("mpich", "mvapich"),
-        "mvapich2": ("mpich", "mvapich2"),
-        "psmpi": ("mpich", "parastation"),
-    }
-)
+#: Sites write names of modules in capitals and without.
+_PROVIDERS = {name.lower(): provider for name, provider in MODULES.items()}
 _VERSION = r"\d+(?:\.\d+)+"
 
 
@@ -68,7 +45,7 @@ def _of_library(path: str, library: Library) -> Mpi | None:
     family = MPI_FAMILIES.get(path.rpartition("/")[2])
     if family is None:
         return None
-    implementation = next((name for text, name in _SELVES if any(text in mark for mark in library.marks)), None)
+    implementation = next((name for text, name in SELVES if any(text in mark for mark in library.marks)), None)
     said = next((mark for mark in library.marks if mark.startswith(("Open MPI v", "CRAY MPICH version"))), "")
     version = re.search(_VERSION, said)
     abi = re.search(rf"\.so\.({_VERSION})$", library.real)
@@ -97,13 +74,13 @@ def _of_modules(probe: Probe) -> Iterator[Mpi]:
     for module, where in (*loaded, *available):
         name, _, rest = module.partition("/")
         version = re.match(_VERSION, rest)
-        if name.lower() in _MODULES and module not in seen and not rest.startswith("."):
+        provider = _PROVIDERS.get(name.lower())
+        if provider is not None and module not in seen and not rest.startswith("."):
             seen.add(module)
-            family, implementation = _MODULES[name.lower()]
             sources = dict.fromkeys(("family", "implementation", "version"), where)
             yield Mpi(
-                family=family,
-                implementation=implementation,
+                family=provider.family,
+                implementation=provider.implementation,
                 version=version.group() if version else None,
                 sources=sources,
             )

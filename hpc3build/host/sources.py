@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from hpc3build import mpinames
+
 #: Files whose head is kept, with the number of bytes. ``{release}`` is the kernel's.
 FILES: tuple[tuple[str, int], ...] = (
     ("/proc/cpuinfo", 8192),
@@ -65,22 +67,7 @@ NAMES: tuple[str, ...] = (
     "/usr/lib/*/ucx/libuct_*.so.0",
 )
 #: Folders of a module tree: what they hold are versions.
-MODULES: tuple[str, ...] = (
-    "openmpi",
-    "OpenMPI",
-    "mpich",
-    "MPICH",
-    "cray-mpich",
-    "cray-mpich-abi",
-    "intel-mpi",
-    "intel-oneapi-mpi",
-    "impi",
-    "mvapich",
-    "mvapich2",
-    "MVAPICH2",
-    "psmpi",
-    "hpcx",
-)
+MODULES: tuple[str, ...] = tuple(mpinames.MODULES)
 #: Libraries, where no cache and no variable leads to them.
 LIBRARIES: tuple[str, ...] = (
     "/lib64/libc.so.6",
@@ -106,7 +93,7 @@ LIBRARY_NAMES = r"lib(mpi|mpich|mpi_abi)\.so\.[0-9]+|libfabric\.so\.1|libucp\.so
 #: What is kept of a library's content: symbol versions, and how MPI libraries call themselves.
 MARKS = (
     r"GLIBC_[0-9]+\.[0-9.]+|FABRIC_1\.[0-9]+|GNU C Library [^\n]* release version [0-9.]+|Open MPI v[0-9][0-9a-z.]*|"
-    r"CRAY MPICH version [0-9.]+|Intel\(R\) MPI Library|MVAPICH[^a-z]|ParaStation|MPICH Version"
+    r"CRAY MPICH version [0-9.]+|Intel\(R\) MPI Library|MVAPICH2? Version|ParaStation MPI|MPICH Version"
 )
 LIBRARY_BYTES = 96 << 20
 

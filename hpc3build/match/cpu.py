@@ -6,7 +6,6 @@ Order of targets: archspec's. Where it does not order two, the target's features
 from __future__ import annotations
 
 from functools import lru_cache
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hpc3build.facts import cpu as targets
@@ -17,13 +16,6 @@ from hpc3build.match.judgement import Judgement, degraded, fails, ok, unknown
 if TYPE_CHECKING:
     from archspec.cpu import Microarchitecture
 
-#: uname -m by GOARCH.
-MACHINES = MappingProxyType(
-    {"amd64": "x86_64", "arm64": "aarch64", "ppc64le": "ppc64le", "riscv64": "riscv64", "s390x": "s390x", "386": "i686"}
-)
-#: Targets of amd64's variants (image-spec, image-index.md), and GOARCH names as other tools write them for a target.
-VARIANTS = MappingProxyType({"v1": "x86_64", "v2": "x86_64_v2", "v3": "x86_64_v3", "v4": "x86_64_v4"})
-_ALIASES = MappingProxyType({"amd64": "x86_64", "arm64": "aarch64"})
 NEAREST = 60  # the score of a target that is the host's own
 _SHOWN = 6
 
@@ -33,13 +25,13 @@ def judge(values: tuple[str | None, ...], host: Fingerprint) -> Judgement:
     system, architecture, variant, target = values
     if system not in (None, "", "linux"):
         return Judgement((fails("platform", None, f"the image is for {system}, and this host runs Linux"),))
-    machine, own = MACHINES.get(architecture or "", architecture or None), host.cpu.architecture
+    machine, own = targets.MACHINES.get(architecture or "", architecture or None), host.cpu.architecture
     if machine and own and machine != own and not (machine == "i686" and own == "x86_64"):
         message = f"the image is for {architecture}, and this host is {own}"
         return Judgement((fails("platform", None, message),))
-    need = _ALIASES.get(target or "", target)
+    need = targets.MACHINES.get(target or "", target)
     if need is None and architecture == "amd64":
-        need = VARIANTS.get(variant or "")
+        need = targets.VARIANTS.get(variant or "")
     if need is None:
         message = "the image does not say what CPU it was built for"
         return Judgement((unknown("cpu", voc.CPU_VERSION, message, f"annotate it with -a {voc.CPU_VERSION.name}=…"),))

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hpc3build.errors import InputError, StoreError
+from hpc3build.facts import cpu
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.labels import declared, over
 from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.jsonread import EMPTY, parsed
 from hpc3build.match import DISCRIMINATING
-from hpc3build.match.cpu import MACHINES
 from hpc3build.match.seal import sealed_size
 from hpc3build.oci import IMAGE_CONFIGS, INDEXES, Descriptor, Manifest
 from hpc3build.reference import Reference, has_transport, parse
@@ -171,7 +171,7 @@ def says_enough(descriptor: Descriptor) -> bool:
 def _may_fit(platform: Mapping[str, str], host: Fingerprint) -> bool:
     architecture = platform.get("architecture")
     own = host.cpu.architecture
-    return architecture is None or own is None or MACHINES.get(architecture, architecture) in (own, "i686")
+    return architecture is None or own is None or cpu.MACHINES.get(architecture, architecture) in (own, "i686")
 
 
 def _image(

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpc3build import mpinames
 from hpc3build.errors import InputError, ToolError
 from hpc3build.host import sources
 from hpc3build.host.collect import collect, marks
@@ -359,3 +360,29 @@ def test_a_generation_without_end_is_none() -> None:
     text = (DATA / "power9.probe").read_text().replace("POWER9", "POWER" + "9" * 5000)
     found = interpret(Probe.parse(text, "x.probe"))
     assert (found.cpu.architecture, found.cpu.target) == ("ppc64le", "ppc64le")
+
+
+@pytest.mark.parametrize(("said", "implementation"), mpinames.SELVES)
+def test_a_library_is_whose_it_says_it_is(said: str, implementation: str) -> None:
+    """All but Open MPI hold MPICH's own text, too."""
+    inside = f"{said}{'5.0.3' if said.endswith(' v') else ' version 8.1.25' if said == 'CRAY MPICH' else ''}"
+    content = f"\0{inside}\0{'' if implementation == 'openmpi' else 'MPICH Version:'}\0GLIBC_2.17\0".encode()
+    library = Library("/usr/lib/libmpi.so.12.1.8", tuple(sorted(marks(content))))
+    (found,) = interpret(Probe(libraries={"/usr/lib/libmpi.so.12": library})).mpi or ()
+    assert found.implementation == implementation
+
+
+@pytest.mark.parametrize(
+    ("module", "family", "implementation"),
+    [
+        ("MVAPICH2/2.3.7-GCC-13.2.0", "mpich", "mvapich2"),
+        ("mvapich2-gdr/2.3.7", "mpich", "mvapich2"),
+        ("hpcx/2.18", "openmpi", "hpcx"),
+        ("cray-mpich-abi/8.1.25", "mpich", "cray-mpich"),
+        ("psmpi/5.9.2", "mpich", "parastation"),
+        ("spectrum-mpi/10.4", None, "spectrum"),
+    ],
+)
+def test_modules_are_called_as_packages_are(module: str, family: str | None, implementation: str) -> None:
+    (found,) = interpret(Probe(values={"env.LOADEDMODULES": f"NVHPC/24.9:{module}"})).mpi or ()
+    assert (found.family, found.implementation) == (family, implementation)
