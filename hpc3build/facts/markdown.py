@@ -74,7 +74,10 @@ R1 to R7 derive the plan, before anything is built. R8 is decided on the image, 
   (CUDA in NVIDIA's HPC SDK, SYCL in Intel's compilers): left to evidence. No run time in the closure: `none`. The
   version is the run time's, and two are a conflict. Architectures are the intersection of the sets that packages state
   (`none` and `auto` are no sets), and an empty one is a conflict; for EasyBuild those of
-  `--cuda-compute-capabilities`, else the root's own.
+  `--cuda-compute-capabilities`, else the root's own. The least driver follows from version and architectures: where
+  one of them is machine code (`sm_`), PTX beside it or not, that of CUDA's major release; of PTX alone, and before CUDA
+  11, the toolkit's own. So it is planned as soon as both are, and code that is found besides changes nothing of it.
+  Without known architectures, and where no public number is known, there is none.
 * **R5** *Fabric.* Only the MPI providers in use say something: `fabrics`, `netmod` and `device` with ofi or nemesisofi
   (libfabric), ucx or nemesisucx (ucx), verbs or mrail (verbs), sock or tcp (tcp), psm2 (psm2). Other values say
   nothing. Intel MPI means libfabric. For EasyBuild, UCX and libfabric among the provider's run-time dependencies.

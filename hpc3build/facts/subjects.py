@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from hpc3build.evidence.image import Evidence
 from hpc3build.facts import (
@@ -47,7 +48,19 @@ def of_stack(stack: Stack, *, folder: str = "", said: tuple[Statement, ...] = ()
     for subject in _OF_STACK:
         statements += subject(stack)
     statements += provenance.from_stack(stack, folder=folder)
-    return gather(statements, agree)
+    facts = gather(statements, agree)
+    return gather([*statements, *_least_driver(facts)], agree)
+
+
+def _least_driver(facts: Facts) -> Iterator[Fact]:
+    """Of what uses CUDA, by all that is known of it."""
+    doubted = {conflict.key for conflict in facts.conflicts}
+    uses_cuda = voc.GPU not in doubted and "cuda" in (facts.value(voc.GPU) or "cuda").split(",")
+    cuda, code = facts.get(voc.CUDA_VERSION), facts.get(voc.GPU_ARCHITECTURE)
+    if uses_cuda and cuda is not None and code is not None:
+        # What follows from the user's word is no finding's to contradict.
+        decided = replace(cuda, source=Source.USER) if code.source is Source.USER else cuda
+        yield from gpu_found.driver(decided, code.value)
 
 
 def wanted(path: str) -> int | None:
@@ -80,11 +93,7 @@ def of_image(evidence: Evidence, stack: Stack | None, labels: Mapping[str, str])
     statements += declared.of_builder(evidence.history, labels)
     statements += [Note(voc.MPI_VERSION, f"its packages are not known: {why}", path) for path, why in evidence.unread]
     facts = gather(statements, agree)
-    derived = [*declared.of_mpi(labels, facts), *mpi_found.from_history(evidence, facts)]
-    doubted = {conflict.key for conflict in facts.conflicts}
-    uses_cuda = voc.GPU not in doubted and "cuda" in (facts.value(voc.GPU) or "cuda").split(",")
-    if uses_cuda and (cuda := facts.get(voc.CUDA_VERSION)) is not None:
-        derived += gpu_found.driver(cuda, facts.value(voc.GPU_ARCHITECTURE))
+    derived = [*declared.of_mpi(labels, facts), *mpi_found.from_history(evidence, facts), *_least_driver(facts)]
     return gather([*statements, *derived], agree) if derived else facts
 
 

@@ -63,7 +63,7 @@ ROCM_VERSION = _key(
     _P + "hardware.gpu.rocm.version", "VER", _VER, C, L | D, "the hip package of the stack", "hpc3build, EDF", "gpu",
     condition="rocm", confirmed=False)
 GPU_DRIVER = _key(
-    _P + "hardware.gpu.driver.version", "VER, the least host driver", _VER, C, L | D, "table of CUDA releases",
+    _P + "hardware.gpu.driver.version", "VER, the least host driver", _VER, C, L | D, "R4: table of CUDA releases",
     "hpc3build", "gpu", condition="gpu")
 MPI = _key(
     _P + "mpi", "LIST of mpich, openmpi, mpi-abi (ABI families) | none",

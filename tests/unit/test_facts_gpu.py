@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hpc3build.facts import Conflict, gpu
+from hpc3build.facts import Conflict, Fact, Key, Source, gather, gpu, gpu_found
 from hpc3build.facts import vocabulary as voc
+from hpc3build.facts.agreement import reconcile
+from hpc3build.facts.subjects import of_stack
 from hpc3build.stack import Stack, Toolchain
 from tests.stacks import conflicts, eb, notes, pkg, root, stack, values
 
@@ -213,3 +215,33 @@ def test_capabilities_say_nothing_without_cuda_in_use() -> None:
 def test_two_roots_with_capabilities_share_what_both_have() -> None:
     roots = (root("A@1", "run:CUDA", capabilities=("8.0", "9.0")), root("B@1", capabilities=("9.0",)))
     assert facts(eb(*roots, pkg("CUDA@12.4.0")))[voc.GPU_ARCHITECTURE] == "sm_90"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "arch", "least"),
+    [
+        ("12.4.0", "80", "525.60.13"),
+        ("11.8.0", "80,90", "450.80.02"),
+        ("10.2.89", "70", "440.33"),
+        ("13.3.0", "90", "580"),  # whatever its own driver is: there is machine code
+        ("12.4.0", "none", None),  # which code it has, evidence tells
+        ("14.0", "90", None),
+    ],
+)
+def test_the_least_driver_is_planned_and_evidence_comes_to_the_same(cuda: str, arch: str, least: str | None) -> None:
+    made = stack(root("a@1", "cuda", variants={"cuda": True, "cuda_arch": arch}), pkg(f"cuda@{cuda}"))
+    plan = of_stack(made)
+    assert plan.value(voc.GPU_DRIVER) == least
+    for code in filter(None, (plan.value(voc.GPU_ARCHITECTURE), f"compute_{arch[:2]},sm_{arch.replace(',', ',sm_')}")):
+        found = gather(gpu_found.driver(Fact(voc.CUDA_VERSION, cuda, Source.FILES, "x"), code))
+        assert least is None or found.value(voc.GPU_DRIVER) == reconcile(plan, found).value(voc.GPU_DRIVER) == least
+
+
+@pytest.mark.parametrize(("key", "value"), [(voc.CUDA_VERSION, "11.8"), (voc.GPU_ARCHITECTURE, "compute_80")])
+def test_what_follows_from_the_users_word_stands_as_it_does(key: Key, value: str) -> None:
+    made = stack(root("a@1", "cuda", variants={"cuda": True, "cuda_arch": "80"}), pkg("cuda@12.4.0"))
+    plan = of_stack(made, said=(Fact(key, value, Source.USER, "labels of the recipe"),))
+    joined = reconcile(plan, of_stack(made))
+    assert joined.value(voc.GPU_DRIVER) == {"11.8": "450.80.02", "compute_80": "550.54.14"}[value]
+    own = (Fact(voc.GPU_DRIVER, "999", Source.USER, "labels of the recipe"), Fact(key, value, Source.USER, "the same"))
+    assert of_stack(made, said=own).value(voc.GPU_DRIVER) == "999"
