@@ -6,6 +6,7 @@ import datetime
 import difflib
 import io
 import re
+import stat
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,13 +20,18 @@ MAX_YAML_BYTES = 128 << 10
 
 
 def read_text(path: Path, limit: int, what: str) -> str:
-    """The text of a file that a person gave. Raises InputError when it is missing, too large or not UTF-8."""
+    """The text of a file that a person gave. Raises InputError when it is none, missing, too large or not UTF-8."""
     try:
-        if path.is_dir():
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
             raise InputError(f"{path} is a folder, expected {what}")
-        if path.stat().st_size > limit:
+        if not stat.S_ISREG(mode) and not _handed_over(path, mode):
+            raise InputError(f"{path}: not a file", hint=f"expected {what}")
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+        if len(data) > limit:
             raise InputError(f"{path}:1: larger than {limit >> 10} KiB", hint=f"expected {what}")
-        return path.read_text(encoding="utf-8")
+        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", hint=f"expected {what}") from error
     except UnicodeDecodeError as error:
@@ -33,6 +39,11 @@ def read_text(path: Path, limit: int, what: str) -> str:
         raise InputError(f"{path}:{line}: not UTF-8 text", hint=f"expected {what}") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
+
+
+def _handed_over(path: Path, mode: int) -> bool:
+    """Whether it is a shell's ``<(…)``: what writes into the pipe is at work, and a named one may never be written."""
+    return stat.S_ISFIFO(mode) and (str(path) == "/dev/stdin" or str(path.parent) in ("/dev/fd", "/proc/self/fd"))
 
 
 def read_yaml(path: Path, *, may_be_empty: bool = False) -> Any:

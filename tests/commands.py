@@ -30,6 +30,7 @@ def hpc3build(
     cwd: Path | None = None,
     env: Mapping[str, str | None] | None = None,
     stdin: int | IO[bytes] = subprocess.DEVNULL,
+    timeout: int = 120,
 ) -> Done:
     """``hpc3build ARGUMENTS``; ``env`` changes variables, None takes one away."""
     changed = {**os.environ, "PYTHONUTF8": "1", **(env or {})}
@@ -39,7 +40,7 @@ def hpc3build(
         env={name: value for name, value in changed.items() if value is not None},
         stdin=stdin,
         capture_output=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
     )
     return Done(done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))

@@ -98,6 +98,8 @@ def _expand(source: str) -> Iterator[tuple[str, Told | None]]:
         yield from _of_folder(path)
     elif path.is_file():
         yield str(path.resolve()), None
+    elif path.exists():
+        raise InputError(f"{source}: not a file", hint="expected an easyconfig")
     elif "/" in source or not _NAME.fullmatch(source):
         raise InputError(f"{source}: no such easyconfig")
     else:

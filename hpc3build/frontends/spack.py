@@ -91,7 +91,7 @@ def _locked(recipe: SpackRecipe, spack: Section) -> SpackRecipe:
         return replace(recipe, lock=lock, lock_origin=f"{recipe.origin} as Spack concretized it here")
     if how == "lock" and not beside.is_file():
         raise InputError(f"{beside}: no such file", hint="--concretize host makes one with the Spack of this machine")
-    if how == "builder" or not beside.is_file():
+    if how == "builder" or not beside.exists():
         return recipe
     return replace(recipe, lock=read_text(beside, MAX_BYTES, "a spack.lock"), lock_origin=str(beside))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -277,6 +279,63 @@ def test_lock_without_specs_beside_it(tmp_path: Path) -> None:
 def test_a_lock_that_does_not_fit(options: list[str], told: list[str]) -> None:
     message = assert_one_message(hpc3build("render", LOCK, *options), 2)
     assert [word for word in told if word not in message] == []
+
+
+# Files that are none: a pipe without a writer would be waited for without end
+
+READ = [
+    (["facts", "f.lock"], ["f.lock"]),
+    (["facts", "f.json"], ["f.json"]),
+    (["render", "f.yaml"], ["f.yaml"]),
+    (["render", "recipe"], ["recipe/spack.yaml", "recipe/hpc3build.yaml"]),
+    (["render", "recipe"], ["recipe/spack.yaml", "recipe/spack.lock"]),
+    (["facts", "./x-1.eb"], ["x-1.eb"]),
+    (["render", "recipe", "--spack-keys", "keys"], ["recipe/spack.yaml", "keys"]),
+    (["annotate", "oci:x", "--from", "f.lock"], ["f.lock"]),
+    (["annotate", "oci:x", "--from", "f.json"], ["f.json"]),
+    (["annotate", "-a", "k=v", "--batch", "list"], ["list"]),
+    (["annotate", "--undo", "receipt"], ["receipt"]),
+    (["match", "oci:x", "--host", "host"], ["host"]),
+    (["fingerprint", "--from-probe", "probe"], ["probe"]),
+]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "folder"])
+@pytest.mark.parametrize(("arguments", "files"), READ, ids=lambda value: " ".join(value))
+def test_what_is_no_file_is_not_waited_for(
+    arguments: list[str], files: list[str], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two files is a good one, the last is none."""
+    (tmp_path / "recipe").mkdir()
+    put(tmp_path, dict.fromkeys(files[:-1], SPACK))
+    odd = tmp_path / files[-1]
+    if kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "socket":
+        monkeypatch.chdir(tmp_path)  # a socket's name has 108 bytes at most
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(files[-1])
+    else:
+        odd.mkdir()
+    done = hpc3build(*arguments, cwd=tmp_path, timeout=30)
+    assert files[-1].removeprefix("recipe/") in assert_one_message(done, 2)
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/tty"])
+def test_devices_are_no_files(device: str) -> None:
+    for arguments in (["match", "oci:x", "--host"], ["annotate", "-a", "k=v", "--batch"]):
+        assert f"{device}: not a file" in assert_one_message(hpc3build(*arguments, device, timeout=30), 2)
+
+
+def test_what_a_shell_hands_over_as_a_file_is_read(tmp_path: Path) -> None:
+    """``--host <(ssh node …)``: a pipe, by the number of its descriptor."""
+    make_layout(tmp_path / "image", [{"a": b"1"}])
+    line = f'{sys.executable} -m hpc3build match oci:image --host <(sleep 1; cat "$0") --allow-unknown --json'
+    host = ROOT / "tests/data/hosts/a100.probe"
+    done = subprocess.run(
+        ["bash", "-c", line, host], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert json.loads(done.stdout)["verdict"] == "UNKNOWN", done.stderr
 
 
 # Easyconfigs
