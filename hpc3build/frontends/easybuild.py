@@ -14,6 +14,7 @@ from hpc3build.frontends import (
     Context,
     easybuild_context,
     easybuild_flags,
+    easybuild_os,
     easybuild_records,
     easybuild_sourcepath,
     easybuild_told,
@@ -78,6 +79,8 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> EasyBu
         raise InputError(f"--cuda-compute-capabilities {capabilities}: expected a list like 8.0,9.0a")
     asked = sources_of(sources, merged)
     closure = resolve(asked, runner, merged.cache / "easybuild" if merged.cache else None)
+    for module in closure["modules"]:
+        tuple(easybuild_os.wished(module))  # refused here, also where nothing is rendered
     closure, told = easybuild_told.tell(closure, asked.easyconfigs, asked.options)
     found = easybuild_sourcepath.find(closure["modules"], asked.robot_paths, asked.sourcepath)
     return EasyBuildRecipe(

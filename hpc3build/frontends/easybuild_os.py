@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -57,12 +57,23 @@ def packages(modules: Iterable[Mapping[str, Any]], base: Base) -> tuple[tuple[st
     """The OS packages of a whole closure, sorted, and whether EasyBuild would know them by these names."""
     found, known = set(), True
     for module in modules:
-        for names in module.get("osdependencies") or ():
-            alternatives = [name for name in ([names] if isinstance(names, str) else names) if _PACKAGE.fullmatch(name)]
-            if alternatives:
-                found.add(name := _one_of(alternatives, base))
-                known = known and name in alternatives
+        for alternatives in wished(module):
+            found.add(name := _one_of(alternatives, base))
+            known = known and name in alternatives
     return tuple(sorted(found)), known
+
+
+def wished(module: Mapping[str, Any]) -> Iterator[list[str]]:
+    """What an easyconfig wants of the system, each thing by all its names. Raises InputError for what is no name."""
+    for names in module.get("osdependencies") or ():
+        alternatives = names if isinstance(names, list) else [names]
+        for name in alternatives or [()]:
+            if not isinstance(name, str) or not _PACKAGE.fullmatch(name):
+                raise InputError(
+                    f"{module['easyconfig']}: osdependencies: {name!r} is not the name of a package",
+                    hint="expected names as package managers have them, alternatives in parentheses",
+                )
+        yield alternatives
 
 
 def run_packages(modules: Iterable[Mapping[str, Any]], base: Base) -> tuple[str, ...]:

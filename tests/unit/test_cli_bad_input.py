@@ -351,6 +351,7 @@ EASYCONFIGS = {
     "ends": EB + "import sys\nsys.exit(0)\n",
     "prints": EB + "print('{\"modules\": []}')\nraise SystemExit(0)\n",
     "kills": EB + "import os\nos.kill(os.getpid(), 9)\n",
+    "OS package": EB + "toolchain = SYSTEM\nosdependencies = ['$(touch x)', 'a; id']\n",
     "escape": EB + "toolchain = {'name': '\\x1b[31m', 'version': '1'}\n",
 }
 

@@ -296,12 +296,23 @@ def test_optarch_of_a_recorded_closure(name: str) -> None:
     ("base", "expected"), [("debian:12", {"libssl-dev", "libfoo"}), ("fedora:41", {"openssl-devel", "libfoo"})]
 )
 def test_os_dependencies_are_those_of_the_bases_manager(base: str, expected: set[str]) -> None:
-    wishes = [["openssl-devel", "libssl-dev", "libopenssl-devel"], "libfoo", "$(id)", "a b"]
+    wishes = [["openssl-devel", "libssl-dev", "libopenssl-devel"], "libfoo"]
     made = recipe(module("A", osdependencies=wishes), base=base)
     names = set(easybuild.context(made, None).variables["builder_packages"])
     assert expected <= names
-    assert not {"$(id)", "a b"} & names
     assert not {"openssl-devel", "libssl-dev", "libopenssl-devel"} & names - expected
+
+
+@pytest.mark.parametrize(
+    "wish", ["$(touch x)", "a; id", "a b", "", "-y", "--x", "/bin/sh", "a\nb", 5, None, ["ok", "$(id)"], [["a"]], {}]
+)
+def test_an_os_dependency_that_is_no_package_is_told(wish: object) -> None:
+    """No distribution has a package of such a name, and a build without it would fail after hours."""
+    with pytest.raises(InputError) as raised:
+        easybuild.context(recipe(module("A", osdependencies=["libfoo", wish])), None)
+    assert raised.value.message.startswith("A-1.eb: osdependencies: "), raised.value.message
+    assert "is not the name of a package" in raised.value.message
+    assert "\n" not in raised.value.message
 
 
 def test_own_easyconfigs_travel_with_what_lies_beside_them_and_shipped_ones_stay(tmp_path: Path) -> None:
