@@ -21,11 +21,11 @@ class Settings:
     """The keys of hpc3build.yaml (docs/recipes.md), overridden by options of the same names.
 
     ``base`` is the image of both stages, ``target`` an archspec name, ``mpi_provider`` a package of Spack's,
-    ``final_packages`` and ``build_packages`` are the base's package names, ``pins`` the releases of the tools in the
-    builder, ``secrets`` the ids of build secrets, ``caches`` absolute paths kept between builds. ``spack_mirrors`` and
-    ``spack_keys`` are files, here or beside the recipe. ``concretize`` is lock, builder or host; for host, ``spack``
-    and ``spack_config`` are folders, ``environment`` the variables that Spack may see. ``cache`` is the folder of what
-    need not be worked out again.
+    ``final_packages`` and ``build_packages`` are the base's package names, ``docs`` is markdown, ``pins`` the releases
+    of the tools in the builder, ``secrets`` the ids of build secrets, ``caches`` absolute paths kept between builds.
+    ``spack_mirrors`` and ``spack_keys`` are files, here or beside the recipe. ``concretize`` is lock, builder or host;
+    for host, ``spack`` and ``spack_config`` are folders, ``environment`` the variables that Spack may see. ``cache`` is
+    the folder of what need not be worked out again.
     """
 
     title: str | None = None

@@ -13,9 +13,11 @@ from hpc3build.errors import InputError
 from hpc3build.facts import Key, given
 from hpc3build.facts import vocabulary as voc
 from hpc3build.recipe import ENTRYPOINTS, MODULES, Settings
-from hpc3build.yamlread import Section, read_yaml
+from hpc3build.yamlread import Section, read_text, read_yaml
 
 SETTINGS_FILE = "hpc3build.yaml"
+#: Rule N2 counts the base64 text: 4096 bytes less the key.
+MAX_DOCUMENTATION = 3000
 
 
 def read_settings(folder: Path) -> Settings:
@@ -94,7 +96,7 @@ class _SettingsReader(Section):
             user=self._user(),
             labels=read_labels(self, "labels"),
             mpi_mode=_value(mpi, "mode", voc.MPI_MODE),
-            docs=self.text("docs", one_line=False),
+            docs=self._docs(),
             rank=self._rank(),
             smoke=self._smoke(),
             secrets=self._matching("secrets", r"[A-Za-z0-9][A-Za-z0-9._-]*", "the id of a secret"),
@@ -142,6 +144,40 @@ class _SettingsReader(Section):
         if rank is not None and len(str(rank)) > 20:
             raise InputError(f"{self.where('rank')}: expected a whole number of at most 20 digits")
         return rank
+
+    def _docs(self) -> str | None:
+        """The markdown itself: the text is it, or names a file beside the recipe."""
+        docs = self.text("docs", one_line=False)
+        if docs is None:
+            return None
+        if (name := self._file_of(docs.strip())) is not None:
+            folder = self.path.parent.resolve()
+            if not (folder / name).resolve().is_relative_to(folder):
+                raise InputError(
+                    f"{self.where('docs')}: {name} lies outside of the recipe's folder", hint="a label is public"
+                )
+            try:
+                docs = read_text(self.path.parent / name, 1 << 20, "markdown")
+            except InputError as error:
+                hint = "docs is the name of a file beside the recipe, or markdown of several words or lines"
+                raise InputError(f"{self.where('docs')}: {error.message}", hint=hint) from error
+        try:
+            size = len(docs.encode())
+        except UnicodeEncodeError as error:
+            raise InputError(f"{self.where('docs')}: not UTF-8 text") from error
+        if size > MAX_DOCUMENTATION:
+            raise InputError(
+                f"{self.where('docs')}: {size} bytes of markdown, and a label holds {MAX_DOCUMENTATION}",
+                hint="keep a summary, and a link to the rest",
+            )
+        return docs
+
+    def _file_of(self, text: str) -> str | None:
+        """``text`` where it names a file or can be meant for nothing else."""
+        if not text.isprintable() or len(text) > 200 or "://" in text:
+            return None
+        like_one = text.endswith((".md", ".markdown", ".txt", ".rst")) or ("/" in text and " " not in text)
+        return text if like_one or (text and (self.path.parent / text).is_file()) else None
 
     def _smoke(self) -> str | None:
         """A command as a shell would read it, so that a missing quote is told before hours of building."""

@@ -34,8 +34,6 @@ from hpc3build.stores.access import Access
 from hpc3build.workflows.render import load
 from hpc3build.yamlread import read_text
 
-#: Rule N2 counts the base64 text: 4096 bytes less the key.
-MAX_DOCUMENTATION = 3000
 # What can be asked of a file of concrete specs.
 _OF_LOCKS = ("target", "title", "concretize")
 # Files that are recipes whatever they begin with.
@@ -161,7 +159,7 @@ def facts_of_concrete(path: Path, settings: Settings) -> Facts:
     folder = path.resolve().parent
     beside = read_settings(folder)
     merged = replace(beside, title=settings.title or beside.title)
-    facts = subjects.of_stack(stack, folder=folder.name, said=tuple(said(merged, folder)))
+    facts = subjects.of_stack(stack, folder=folder.name, said=tuple(said(merged)))
     found = facts.value(voc.CPU_VERSION)
     if settings.target and found != cpu.known(settings.target):
         raise InputError(
@@ -172,7 +170,7 @@ def facts_of_concrete(path: Path, settings: Settings) -> Facts:
 
 def planned_facts(recipe: Recipe, stack: Stack | None) -> Facts:
     """What is planned for a recipe; without a concretized stack only what the user said is known. Raises InputError."""
-    statements = tuple(said(recipe.settings, recipe.folder))
+    statements = tuple(said(recipe.settings))
     if stack is not None:
         return subjects.of_stack(stack, folder=recipe.folder.name, said=statements)
     target = recipe.settings.target
@@ -195,7 +193,7 @@ def planned_facts(recipe: Recipe, stack: Stack | None) -> Facts:
     return gather((*statements, *planned, *title, unknown))
 
 
-def said(settings: Settings, folder: Path) -> Iterator[Statement]:
+def said(settings: Settings) -> Iterator[Statement]:
     """What the user's own settings state. Raises InputError for documentation that no label holds."""
     where = "hpc3build.yaml or an option"
     for name, value in settings.labels.items():
@@ -208,26 +206,7 @@ def said(settings: Settings, folder: Path) -> Iterator[Statement]:
     if settings.rank is not None:
         yield Fact(voc.RANK, str(settings.rank), Source.USER, where)
     if settings.docs:
-        text = _documentation(settings.docs, folder)
-        yield Fact(voc.DOCUMENTATION, base64.b64encode(text).decode(), Source.USER, where)
-
-
-def _documentation(docs: str, folder: Path) -> bytes:
-    """The markdown itself: ``docs`` is it, or names a file beside the recipe. Raises InputError when it is too long."""
-    one_line = docs.strip()
-    path = (folder / one_line).resolve() if "\n" not in one_line and len(one_line) < 200 else None
-    if path is not None and path.is_file():
-        if not path.is_relative_to(folder.resolve()):
-            raise InputError(f"docs: {one_line} lies outside the recipe's folder", hint="a label is public")
-        docs = read_text(path, 1 << 20, "markdown")
-    text = docs
-    data = text.encode()
-    if len(data) > MAX_DOCUMENTATION:
-        raise InputError(
-            f"docs: {len(data)} bytes of markdown; a label holds {MAX_DOCUMENTATION}",
-            hint="keep a summary, and a link to the rest",
-        )
-    return data
+        yield Fact(voc.DOCUMENTATION, base64.b64encode(settings.docs.encode()).decode(), Source.USER, where)
 
 
 def wanted(path: str) -> int | None:

@@ -239,6 +239,61 @@ def test_lists_among_labels_are_sorted_each_item_once(tmp_path: Path) -> None:
     }
 
 
+NO_DOCS = [
+    ("nothere.md", "no such file"),
+    ("GUIDE.markdown", "no such file"),
+    ("notes of mine.txt", "no such file"),
+    ("x.rst", "no such file"),
+    ("doc/guide", "no such file"),
+    ("folder/", "is a folder"),
+    ("../outside.md", "lies outside of the recipe's folder"),
+    ("link.md", "lies outside of the recipe's folder"),
+    ("../../../../../../../../../../etc/passwd", "lies outside of the recipe's folder"),
+    ("../nothere.md", "lies outside of the recipe's folder"),
+    ("bytes.md", "not UTF-8"),
+    ("long.md", "3001 bytes of markdown, and a label holds 3000"),
+    ('"\\ud800"', "not UTF-8"),
+    ("y" * 3001, "3001 bytes of markdown, and a label holds 3000"),
+]
+
+
+@pytest.mark.parametrize(("docs", "told"), NO_DOCS, ids=lambda text: text[:30])
+def test_docs_that_name_no_file_beside_the_recipe(docs: str, told: str, tmp_path: Path) -> None:
+    """They became the image's documentation, as words."""
+    here = tmp_path / "recipe"
+    (here / "folder").mkdir(parents=True)
+    (tmp_path / "outside.md").write_text("not yours")
+    (here / "link.md").symlink_to("../outside.md")
+    (here / "bytes.md").write_bytes(b"\xff")
+    (here / "long.md").write_text("x" * 3001)
+    error = refused(here, f"title: x\ndocs: {docs}\n")
+    assert error.message.startswith(f"{here}/hpc3build.yaml:2: docs: ") and told in error.message
+    assert "not yours" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("docs", "text"),
+    [
+        ("README.md", "# Read\nme\n"),
+        ("notes of mine", "notes\n"),
+        ("doc/guide", "guide\n"),
+        ("https://example.org/guide.md", "https://example.org/guide.md"),
+        ("see https://example.org/guide.md", "see https://example.org/guide.md"),
+        ("An image of GROMACS.", "An image of GROMACS."),
+        ("for CPU and/or GPU", "for CPU and/or GPU"),
+        ("doc", "doc"),
+        ("|\n  # Title\n  see/README.md\n", "# Title\nsee/README.md\n"),
+        ('"a\\0b"', "a\0b"),
+    ],
+    ids=ascii,
+)
+def test_docs_are_a_file_or_the_text(docs: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "doc").mkdir()
+    for name, content in (("README.md", "# Read\nme\n"), ("notes of mine", "notes\n"), ("doc/guide", "guide\n")):
+        (tmp_path / name).write_text(content)
+    assert settings(tmp_path, f"docs: {docs}\n").docs == text
+
+
 LAUGHS = "a: &a [x]\nb: &b [" + "*a, " * 99 + "*a]\nc: &c [" + "*b, " * 99 + "*b]\nd: [" + "*c, " * 99 + "*c]\n"
 
 
