@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -210,8 +211,26 @@ def settings(options: argparse.Namespace) -> Any:
     of_paths = ("robot_paths", "include_easyblocks", "sourcepath")
     lists = {name: tuple(getattr(options, name, ())) for name in ("host_provided", *of_paths)}
     accepted = tuple(name for text in getattr(options, "accept_eula_for", ()) for name in text.split(",") if name)
+    _check_texts({**given, **lists})
     seen = {name: value for name, value in os.environ.items() if name in _FOR_SPACK and value}
     return Settings().overridden(**given, **lists, accept_eula_for=accepted, environment=seen, cache=_cache(options))
+
+
+def _check_texts(given: Mapping[str, Any]) -> None:
+    """Raise InputError for values that would be more than one line of what is written, and name the option."""
+    from hpc3build.facts.vocabulary import TITLE
+    from hpc3build.pairs import check_line
+    from hpc3build.recipe import option_of
+
+    for name, value in given.items():
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str):
+                check_line(option_of(name), text)
+    if given["title"] is not None:
+        try:
+            TITLE.check(given["title"])
+        except InputError as error:
+            raise InputError(f"--title: {error.message}", hint=error.hint) from error
 
 
 def runner(options: argparse.Namespace) -> Any:

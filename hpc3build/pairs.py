@@ -16,13 +16,17 @@ def check_pair(key: str, value: str) -> None:
     """Raise InputError when the pair cannot be a label and an annotation everywhere."""
     if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?", key):
         raise InputError(f"{key!r} is not an annotation key", hint="letters, digits and . _ - / between them")
-    if _LINE_BREAKS.search(value):
-        raise InputError(f"{key}: the value holds a line break or control character", hint="annotations are one line")
-    try:
-        size = len(key.encode()) + len(value.encode())
-    except UnicodeEncodeError as error:
-        raise InputError(f"{key}: the value is not UTF-8 text") from error
-    if size > MAX_PAIR_BYTES:
+    if len(key.encode()) + check_line(key, value) > MAX_PAIR_BYTES:
         raise InputError(
             f"{key}: key and value are longer than {MAX_PAIR_BYTES} bytes", hint="runtimes drop such labels"
         )
+
+
+def check_line(what: str, value: str) -> int:
+    """The bytes of ``value``. Raises InputError when it is not one line of text; ``what`` is said to hold it."""
+    if _LINE_BREAKS.search(value):
+        raise InputError(f"{what}: the value holds a line break or control character", hint="it is to be one line")
+    try:
+        return len(value.encode())
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what}: the value is not UTF-8 text") from error

@@ -118,10 +118,14 @@ _SPELLED = {
 }  # fmt: skip
 
 
+def option_of(name: str) -> str:
+    """How the option is spelled that sets ``name``."""
+    return _SPELLED.get(name, f"--{name.replace('_', '-')}")
+
+
 def refuse_options(names: Iterable[str], why: str) -> None:
     """Raise InputError for settings that are given, and mean nothing: an option without effect looks heeded."""
-    options = [_SPELLED.get(name, f"--{name.replace('_', '-')}") for name in names]
-    if options:
+    if options := [option_of(name) for name in names]:
         raise InputError(f"{', '.join(options)}: {why}")
 
 

@@ -439,6 +439,38 @@ def test_build_options(options: list[str], told: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["spack.yaml"]
 
 
+LINES = ["a\nRUN x", "a\n", "a\rb", "a\u2028b", "a\x85b", ESCAPE, FORGED, b"\xff"]
+TEXTS = ["title", "base", "target", "mpi", "spack-ref", "spack-source", "packages-source", "host-provided"]
+
+
+@pytest.mark.parametrize("text", LINES, ids=ascii)
+@pytest.mark.parametrize("command", ["render", "facts"])
+def test_a_title_is_one_line(command: str, text: str | bytes, tmp_path: Path) -> None:
+    put(tmp_path, {"spack.yaml": SPACK})
+    message = assert_one_message(hpc3build(command, ".", "--title", text, cwd=tmp_path), 2)
+    assert message.startswith("hpc3build: error: --title: the value ")
+
+
+@pytest.mark.parametrize("option", TEXTS)
+def test_options_that_end_up_in_files_are_one_line(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, {"spack.yaml": SPACK})
+    monkeypatch.chdir(tmp_path)
+    status = main(["render", ".", f"--{option}=a\nRUN x"])
+    message = assert_one_message(Done(status, *capsys.readouterr()), 2)
+    assert message.startswith(f"hpc3build: error: --{option}: the value holds a line break")
+
+
+def test_a_title_is_no_longer_than_a_label(tmp_path: Path) -> None:
+    put(tmp_path, {"spack.yaml": SPACK})
+    message = assert_one_message(hpc3build("render", ".", "--title", LONG, cwd=tmp_path), 2)
+    assert message.startswith("hpc3build: error: --title: ") and "4096" in message and len(message) < 1000
+    put(tmp_path, {"hpc3build.yaml": f"rank: 1\ntitle: {LONG}\n"})
+    message = assert_one_message(hpc3build("render", ".", cwd=tmp_path), 2)
+    assert message.startswith("hpc3build: error: hpc3build.yaml:2: title: ") and "4096" in message
+
+
 def test_no_engine(tmp_path: Path) -> None:
     put(tmp_path, {"spack.yaml": SPACK})
     for options in ([], ["--engine", "buildah"], ["--engine", "podman"]):
