@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.commands import ROOT, assert_one_message, hpc3build
+from tests.dockerfile_words import instructions, pairs
 
 pytest.importorskip("easybuild.framework")
 RECIPE = ROOT / "recipes" / "mpi-hello"
@@ -113,3 +116,37 @@ def test_bad_easyconfigs(tmp_path: Path, text: str, says: str) -> None:
 )
 def test_an_unknown_name_gets_the_nearest(command: list[str]) -> None:
     assert "GROMACS-2024.4-foss-2023b" in assert_one_message(hpc3build(*command), 2)
+
+
+#: EasyBuild takes whatever holds no blank.
+SUFFIX = "-\"$(touch${IFS}mark)`touch${IFS}mark`\\x'*$HOME\\"
+#: Instead of Lmod's: each argument by itself, so that a name that was split shows.
+MODULE = 'module() { for word in "$@"; do printf \'%s\\0\' "$word"; done; }\n'
+
+
+def test_a_hostile_version_suffix_is_a_name_and_nothing_else(tmp_path: Path) -> None:
+    """It stands in ENV, in JSON and in the list that a shell reads in the builder, which is really read here."""
+    (tmp_path / "x-1.0.eb").write_text(HEAD + f"versionsuffix = {SUFFIX!r}\n")
+    done = hpc3build("render", "x-1.0.eb", "--context", "out", "--no-cache", cwd=tmp_path)
+    assert done.status == 0, done.err
+    name, scripts = f"x/1.0{SUFFIX}", tmp_path / "out/hpc3build/easybuild"
+    found = instructions((tmp_path / "out/Containerfile").read_text())
+    (path,) = [pairs(rest)["PATH"] for instruction, rest in found if instruction == "ENV" and "PATH=" in rest]
+    assert path.startswith(f"/opt/easybuild/software/{name}/bin:/usr/local/sbin:")
+    assert sum("mark" in rest for _, rest in found) == 1, "no other instruction has it"
+    record = json.loads((scripts / "keep.json").read_text())
+    assert record["roots"] == [name] and name in {module["module"] for module in record["modules"]}
+    activate = (tmp_path / "out/hpc3build/activate.sh").read_text()
+    for known in ("/opt/lmod/lmod/init/bash", "/opt/hpc3build/build/easybuild/modules.txt"):
+        assert known in activate
+    activate = activate.replace("/opt/lmod/lmod/init/bash", f"{tmp_path}/module.sh")
+    activate = activate.replace("/opt/hpc3build/build/easybuild", str(scripts))
+    (tmp_path / "module.sh").write_text(MODULE)
+    read = subprocess.run(["bash", "-euc", activate], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert read.split("\0") == ["use", "/opt/easybuild/modules/all", "load", name, ""]
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_version_suffix_of_two_lines_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x-1.0.eb").write_text(HEAD + "versionsuffix = '-a\\nRUN touch mark'\n")
+    assert_one_message(hpc3build("render", "x-1.0.eb", "--no-cache", cwd=tmp_path), 2)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.commands import ROOT, Done, assert_one_message
+from tests.commands import ROOT, Done, assert_one_message, hpc3build
+from tests.dockerfile_words import instructions
 
 #: The slowest takes 0.8 s of two; a machine may be half as fast.
 SECONDS, BYTES = 4, 300 << 20
@@ -114,6 +115,23 @@ def test_specs_are_text_for_spack_and_nothing_else(tmp_path: Path) -> None:
         assert written["spack"]["specs"] == specs
         texts.append((folder / "context/Containerfile").read_text())
     assert texts[0] == texts[1]
+
+
+TITLES = ['"; touch mark #', "$(touch mark)", "`touch mark`", "it's $HOME \\", "{{ title }}", "%s", "<b>&", "# x"]
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_a_title_is_the_same_text_in_json_and_no_instruction(title: str, tmp_path: Path) -> None:
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "spack.yaml").write_text(HEAD)
+    done = hpc3build("facts", "app", "--title", title, "--json", cwd=tmp_path)
+    document = json.loads(done.out)
+    assert document["annotations"]["org.opencontainers.image.title"] == title
+    assert title in [fact["value"] for fact in document["facts"]]
+    rendered = [instructions(render(folder, *options).out) for options in ((), ("--title", title))]
+    assert rendered[0] == rendered[1] and rendered[0][0][0] == "FROM"
+    assert not (tmp_path / "mark").exists()
 
 
 def test_the_limits_hold(tmp_path: Path) -> None:
