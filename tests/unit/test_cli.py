@@ -120,17 +120,20 @@ def test_the_seeds_lock() -> None:
     """What the task itself names, through the real command."""
     done = hpc3build("facts", ROOT / "tests/data/spack/envs/v0.20.3-seed-gromacs-cuda/spack.lock", "--json")
     assert (done.status, done.err) == (0, "")
-    found = document(done.out, "facts")["annotations"]
+    found = document(done.out, "facts")
     prefix = "org.supercontainers."
+    gromacs = "spack.lock: gromacs@2021.5/t2wlesz"  # its hash in the lock, as those of cuda and the count of targets
     wanted = {
-        "hardware.cpu.optimized.version": "x86_64_v3",
-        "hardware.cpu.optimized.mode": "generic",
-        "gpu": "cuda",
-        "hardware.gpu.cuda.version": "11.8.0",
-        "mpi": "none",
-        "mpi.implementation": "threadmpi",
+        "hardware.cpu.optimized.version": ("x86_64_v3", f"{gromacs} and 23 more: target x86_64_v3"),
+        "hardware.cpu.optimized.mode": ("generic", f"archspec: x86_64_v3; {gromacs} and 23 more: target x86_64_v3"),
+        "gpu": ("cuda", f"{gromacs} +cuda"),
+        "hardware.gpu.cuda.version": ("11.8.0", "spack.lock: cuda@11.8.0/dcmrnll"),
+        "mpi": ("none", f"{gromacs} ~mpi"),
+        "mpi.implementation": ("threadmpi", f"{gromacs} ~mpi brings its own thread-MPI"),
     }
-    assert {name: found.get(prefix + name) for name in wanted} == wanted
+    told = {fact["key"]: (fact["value"], fact["evidence"]) for fact in found["facts"]}
+    assert {name: told.get(prefix + name) for name in wanted} == wanted
+    assert {name: found["annotations"].get(prefix + name) for name in wanted} == {n: v for n, (v, _) in wanted.items()}
 
 
 def test_conflicts_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
