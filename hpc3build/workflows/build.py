@@ -16,7 +16,7 @@ from hpc3build.containerfile import ENTRYPOINTS
 from hpc3build.engines import Engine, How
 from hpc3build.environment import baked_environment
 from hpc3build.errors import Contradiction, InputError, ToolError
-from hpc3build.facts import Fact, Facts, Source, gather
+from hpc3build.facts import Fact, Facts, Source, Statement, gather
 from hpc3build.facts import vocabulary as voc
 from hpc3build.facts.agreement import of_packages, reconcile
 from hpc3build.frontends.spack_context import SpackRecipe
@@ -72,7 +72,7 @@ def build(
         _check_externals(planned, found)
         facts = reconcile(plan, found.facts, of_packages(planned.stack, found.stack))
         env = baked_environment(found.files, found.config.env, planned.context.expected)
-        extra = [*_extra(planned, found, engine, epoch)]
+        extra: list[Statement] = [*_extra(planned, found, engine, epoch)]
         extra += prove(engine, image, found.manifest, found.config, env, runner)
         facts = gather((*facts.values(), *extra, *facts.conflicts, *facts.notes))
         pairs = {**planned.recipe.settings.labels, **facts.annotations()}

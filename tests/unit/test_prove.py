@@ -11,8 +11,10 @@ import pytest
 from hpc3build.containerfile import ENTRYPOINTS
 from hpc3build.engines import ENTRY_POINT, How
 from hpc3build.errors import Contradiction
-from hpc3build.facts import Fact, Source
+from hpc3build.facts import Fact, Note, Source
 from hpc3build.facts import vocabulary as voc
+from hpc3build.imageconfig import ImageConfig
+from hpc3build.oci import Manifest
 from hpc3build.run import Completed, run
 from hpc3build.workflows import prove as module
 from tests.unit.test_conformance import PATH, Container, image
@@ -21,8 +23,13 @@ BAKED = {"PATH": PATH, "APP": "1"}
 
 
 def prove(engine: Any, folder: Path, entry: str = "hpc3-exec") -> list[Fact]:
-    given = image(folder, Env=["PATH=/usr/bin:/bin"], Entrypoint=list(ENTRYPOINTS[entry]))
-    return list(module.prove(engine, "image", given.manifest, given.config, BAKED, run))
+    facts = module.prove(engine, *given(folder, entry), BAKED, run)
+    return [fact for fact in facts if isinstance(fact, Fact)]
+
+
+def given(folder: Path, entry: str = "hpc3-exec") -> tuple[str, Manifest, ImageConfig]:
+    made = image(folder, Env=["PATH=/usr/bin:/bin"], Entrypoint=list(ENTRYPOINTS[entry]))
+    return "image", made.manifest, made.config
 
 
 def test_what_was_seen_is_claimed(tmp_path: Path) -> None:
@@ -47,9 +54,12 @@ def test_an_image_without_its_application_is_refused(tmp_path: Path) -> None:
     assert "nothing was published" in (error.value.hint or "")
 
 
-def test_where_nothing_starts_nothing_is_claimed(tmp_path: Path) -> None:
-    engine = Container(lambda argv, how: Completed((), 126, "", "no"))
-    assert prove(engine, tmp_path) == []
+def test_where_nothing_starts_nothing_is_claimed_and_it_is_said(tmp_path: Path) -> None:
+    """Row 25 is mandatory after a build: one that cannot have it tells so."""
+    engine = Container(lambda argv, how: Completed((), 126, "", "no cgroups"))
+    (note,) = module.prove(engine, *given(tmp_path), BAKED, run)
+    assert isinstance(note, Note) and note.key is voc.CONFORMANCE
+    assert "nothing that the image does was seen" in note.message and "no cgroups" in note.evidence
 
 
 def test_buildah_has_no_entry_point_so_podman_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
