@@ -43,13 +43,84 @@ ROWS: list[tuple[int, str, str, str, tuple[str, ...], bool]] = [
     (22, P + "tools", "O", "L", (), True),
     (23, P + "documentation", "O", "LR", (), True),
     (24, T + "vocabulary", "M", "LD", (), False),
-    (25, T + "conformance", "O", "L", (), False),
+    (25, T + "conformance", "O", "L", (), False),  # mandatory after a build: tests/unit/test_prove.py
     (26, T + "lock", "O", "LR", (), False),
     (27, T + "rank", "O", "D", (), False),
     # What the specification does not have: an index's word of its own about an image.
     (28, T + "size", "O", "D", (), False),
     (29, T + "seal", "O", "D", (), False),
 ]
+# Values that the row's grammar takes, and such that it does not, "" among all.
+VALUES: dict[str, tuple[list[str], list[str]]] = {
+    P + "hardware.cpu.optimized.mode": (["generic", "microarch"], ["native", "Generic", "generic,microarch"]),
+    P + "hardware.cpu.optimized.version": (["x86_64_v3", "zen3", "neoverse_v1", "armv8.4a"], ["Zen3", "a b", "a,b"]),
+    P + "gpu": (
+        ["none", "cuda", "cuda,rocm", "opencl", "sycl"],
+        ["nvidia", "none,cuda", "cuda, rocm", "CUDA", "cuda,"],
+    ),
+    P + "hardware.gpu.architecture": (
+        ["sm_80", "compute_90,sm_80,sm_90a", "sm_120f", "gfx90a", "gfx90a:sramecc+:xnack-", "gfx9-4-generic"],
+        ["80", "sm80", "sm_80b", "compute_", "ampere", "none", "sm_80;sm_90", "gfx90a:xnack"],
+    ),
+    P + "hardware.gpu.cuda.version": (["12.4", "11.8.0", "13"], ["v12", ">=12", "latest", "system"]),
+    P + "hardware.gpu.rocm.version": (["6.3", "7.2.3"], ["rocm6", ".6", "6..3", "6.3,6.4"]),
+    P + "hardware.gpu.driver.version": (["525.60.13", "580"], [">=525", "R525", "525 or newer"]),
+    P + "mpi": (
+        ["none", "mpich", "openmpi", "mpich,openmpi", "mpi-abi"],
+        ["mvapich2", "MPICH", "none,mpich", "mpich "],
+    ),
+    P + "mpi.implementation": (
+        ["none", "threadmpi", "intel-mpi", "cray-mpich,openmpi", "mpitrampoline"],
+        ["mpi", "intel", "none,openmpi", "OpenMPI", "openmpi@4"],
+    ),
+    P + "mpi.version": (["4.1.5", "2.3.7-1", "2021.18.0", "5.0.0rc1"], ["main", "system", "4,5", ">4"]),
+    P + "mpi.abi.version": (["12.5.0", "40.40.7", "1.0.0"], ["libmpi.so.12", "12.5.", "12.5.0rc1", "so.12"]),
+    P + "mpi.portability.mode": (
+        ["mpi_replace", "ucx_inject,mpi_replace", "mpi_system", "libfabric_inject", "mpi_translate"],
+        ["nonsense", "replace", "mpi_replace mpi_system", "none"],
+    ),
+    P + "mpi.portability.optimization": (["stock", "cray_xc-CNL10"], ["a b", "-x", "a,b"]),
+    P + "communication.framework": (
+        ["libfabric", "libfabric,ucx", "nccl,rccl", "psm2,shm,tcp,verbs"],
+        ["ofi", "none", "ucx;tcp", "UCX"],
+    ),
+    P + "libfabric.abi.version": (["1.6", "1.8"], ["libfabric.so.1", "FABRIC_1.6", ".1"]),
+    P + "pmi.version": (["1", "2", "pmix", "pmix-5.0.1", "1,2,pmix"], ["3", "pmi2", "pmix5", "none"]),
+    P + "libc.provider": (["glibc", "musl", "none"], ["libc", "glibc,musl", "uclibc"]),
+    P + "glibc": (["2.34", "2.36.1"], ["2", "2.36-9", "glibc-2.36", "2.3.4.5"]),
+    P + "os.vendor": (["debian", "rocky", "opensuse-leap"], ["Debian", "a b"]),
+    P + "os.version": (["12", "22.04", "15.6"], ["12 (bookworm)", "A"]),
+    P + "kernel.version": (["3.2.0", "5.4"], [">=3.2", "v5", "linux"]),
+    P + "kernel.modules": (["nvidia_uvm,xpmem?", "xpmem"], ["nvidia-uvm", "xpmem??", "?xpmem", "a b"]),
+    P + "tools": (["jq,wget", "g++", "x86_64-linux-gnu-gcc"], ["/usr/bin/jq", "jq wget", "-x"]),
+    P + "documentation": (["IyBUaXRsZQo=", "YWJj"], ["# Title", "a b", "=", "a-_b"]),
+    T + "vocabulary": (["0", "12"], ["v0", "0.1", "-1"]),
+    T + "conformance": (
+        ["login", "any-uid,env-baked,exec-args,exit-code,login,nobody"],
+        ["none", "root", "login nobody"],
+    ),
+    T + "lock": (
+        ["sha256:" + "0a" * 32],
+        ["0a" * 32, "sha256:" + "0a" * 31, "sha256:" + "0A" * 32, "sha512:" + "0a" * 64],
+    ),
+    T + "rank": (["0", "-3", "10"], ["first", "1.5", "+1", "--1"]),
+    T + "size": (["0", "123456789012345678"], ["-1", "1 MB", "1" * 19]),
+    T + "seal": (["sha256:" + "0f" * 32], ["0f" * 32, "sha256:x", "sha256:" + "0F" * 32]),
+    OCI + "title": (['GROMACS 2024 ("CUDA")', "Größe"], ["a\nb", "a\x1bb"]),
+    OCI + "version": (["2021.5", "main"], ["a\nb", "a\tb"]),
+    OCI + "created": (
+        ["2024-02-29T12:00:00Z", "2024-02-29T12:00:00.123+01:00"],
+        ["2024-02-29", "yesterday", "2024-02-29 12:00:00", "2024-02-29T12:00:00"],
+    ),
+    OCI + "licenses": (
+        ["Apache-2.0", "LGPL-2.1-or-later AND MIT", "(MIT OR BSD-3-Clause)"],
+        ["MIT, BSD", " MIT", "a;b"],
+    ),
+    OCI + "revision": (["0123abc"], ["a\nb"]),
+    OCI + "source": (["https://example.org/x.git", "ssh://git@host/x"], ["example.org/x", "https://", "git@host:x y"]),
+    OCI + "base.name": (["docker.io/library/debian:12"], ["debian 12", "a\nb"]),
+    OCI + "base.digest": (["sha256:" + "9" * 64], ["9" * 64, "sha256:9"]),
+}
 OPEN_CONTAINERS = ("title", "version", "created", "licenses", "revision", "source", "base.name", "base.digest")
 
 
@@ -69,6 +140,19 @@ def test_the_table_is_the_29_rows_then_the_keys_of_oci() -> None:
     assert {row[0] for row in ROWS} == set(range(1, 30))
     expected = [row[1] for row in ROWS] + [OCI + name for name in OPEN_CONTAINERS]
     assert [key.name for key in voc.KEYS] == expected
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_rows_grammar(name: str) -> None:
+    good, bad = VALUES[name]
+    key = voc.BY_NAME[name]
+    assert [value for value in good if not key.holds(value)] == []
+    assert bad and [value for value in ("", *bad, f"{good[0]}\n") if key.holds(value)] == []
+    assert [value for value in good if key.normal(value) != value] == [], "as it is written: LISTs sorted"
+
+
+def test_every_row_has_values() -> None:
+    assert list(VALUES) == [key.name for key in voc.KEYS]
 
 
 def test_the_mandatory_set() -> None:
