@@ -9,13 +9,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hpc3build.errors import InputError
-from hpc3build.facts import Key, given
+from hpc3build.errors import BadReference, InputError
+from hpc3build.facts import Key, cpu, given
 from hpc3build.facts import vocabulary as voc
+from hpc3build.frontends.easybuild_flags import NATIVE
 from hpc3build.recipe import ENTRYPOINTS, MODULES, Settings
-from hpc3build.yamlread import Section, read_text, read_yaml
+from hpc3build.reference import parse
+from hpc3build.yamlread import Section, kind, read_text, read_yaml
 
 SETTINGS_FILE = "hpc3build.yaml"
+_RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 #: Rule N2 counts the base64 text: 4096 bytes less the key.
 MAX_DOCUMENTATION = 3000
 
@@ -43,12 +46,19 @@ def read_labels(section: Section, key: str) -> Mapping[str, str]:
 def _value(section: Section, key: str, fact: Key) -> str | None:
     """The text that becomes the value of ``fact``, so that what is none of its values is told at once."""
     value = section.text(key)
-    if value:
+    if value is not None:
         try:
             fact.check(value)
         except InputError as error:
             raise InputError(f"{section.where(key)}: {error.message}", hint=error.hint) from error
     return value
+
+
+def _not_empty(section: Section, key: str, text: str | None) -> str | None:
+    """``text``; an empty one would look heeded and set nothing."""
+    if text is not None and not text.strip():
+        raise InputError(f"{section.where(key)}: its value is empty", hint="leave the key out")
+    return text
 
 
 class _SettingsReader(Section):
@@ -87,8 +97,8 @@ class _SettingsReader(Section):
         pins.only(("easybuild", "archspec", "clingo", "spack", "spack-packages"))
         return Settings(
             title=_value(self, "title", voc.TITLE),
-            base=self.text("base"),
-            target=self.text("target"),
+            base=self._base(),
+            target=self._target(),
             entrypoint=self.choice("entrypoint", ENTRYPOINTS),
             final_packages=packages.packages("final"),
             build_packages=packages.packages("build"),
@@ -99,9 +109,9 @@ class _SettingsReader(Section):
             docs=self._docs(),
             rank=self._rank(),
             smoke=self._smoke(),
-            secrets=self._matching("secrets", r"[A-Za-z0-9][A-Za-z0-9._-]*", "the id of a secret"),
-            caches=self._matching("caches", r"/[A-Za-z0-9._/-]+", "an absolute path"),
-            pins=self.pairs("pins"),
+            secrets=self._secrets(),
+            caches=self._matching("caches", r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9._/-]+", "an absolute path without .."),
+            pins=self._pins(pins),
             cuda_compute_capabilities=self.text("cuda_compute_capabilities"),
             host_provided=self.texts("host_provided"),
             spack_mirrors=self.text("spack_mirrors"),
@@ -117,7 +127,7 @@ class _SettingsReader(Section):
         paths = ("robot_paths", "include_easyblocks", "sourcepath")
         section.only((*paths, "hooks", "accept_eula_for", "modules", "keep_compilers"))
         folder = self.path.resolve().parent
-        hooks = section.text("hooks")
+        hooks = _not_empty(section, "hooks", section.text("hooks"))
         return {
             **{name: tuple(str(folder / text) for text in section.texts(name)) for name in paths},
             "hooks": str(folder / hooks) if hooks else None,
@@ -125,6 +135,45 @@ class _SettingsReader(Section):
             "modules": section.choice("modules", MODULES),
             "keep_compilers": section.boolean("keep_compilers", False) or None,
         }
+
+    def text(self, key: str, *, one_line: bool = True) -> str | None:
+        return _not_empty(self, key, super().text(key, one_line=one_line))
+
+    def _base(self) -> str | None:
+        base = self.text("base")
+        if base is None:
+            return None
+        if not isinstance(self.data["base"], str):
+            raise InputError(f"{self.where('base')}: expected an image, found {kind(self.data['base'])}")
+        try:
+            parse(f"docker://{base}")
+        except BadReference as error:
+            raise InputError(f"{self.where('base')}: {base!r} is not the name of an image", hint=error.hint) from error
+        return base
+
+    def _target(self) -> str | None:
+        target = self.text("target")
+        if target is not None and target != NATIVE:
+            try:
+                cpu.known(target)
+            except InputError as error:
+                raise InputError(f"{self.where('target')}: {error.message}", hint=error.hint) from error
+        return target
+
+    def _pins(self, pins: Section) -> Mapping[str, str]:
+        for name, release in (found := self.pairs("pins")).items():
+            if not _RELEASE.fullmatch(release):
+                raise InputError(f"{pins.where(name)}: {release!r} is not a release, tag, branch or commit")
+        return found
+
+    def _secrets(self) -> tuple[str, ...]:
+        ids = self._matching("secrets", r"[A-Za-z0-9][A-Za-z0-9._-]*", "the id of a secret")
+        for name in ids:
+            if name.startswith("hpc3build_"):
+                raise InputError(
+                    f"{self.where('secrets')}: {name!r} is an id of hpc3build's own", hint="choose another"
+                )
+        return ids
 
     def _matching(self, key: str, pattern: str, what: str) -> tuple[str, ...]:
         for item in (items := self.texts(key)):

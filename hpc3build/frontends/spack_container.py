@@ -145,7 +145,8 @@ def _images(section: Section, settings: Settings) -> dict[str, Any]:
     url, ref, checks = _spack(images)
     ref = settings.spack_ref or settings.pins.get("spack") or ref
     if ref is not None and not _REF.fullmatch(ref):
-        raise InputError(f"{images.where('spack')}: {ref!r} is not a git reference")
+        where = "--spack-ref" if settings.spack_ref else images.where("spack")
+        raise InputError(f"{where}: {ref!r} is not a git reference")
     return {
         "build_image": build,
         "final_image": final,

@@ -14,7 +14,7 @@ from typing import Any
 from hpc3build.errors import InputError
 from hpc3build.frontends.spack_local import Copied, copy_develop, copy_named
 from hpc3build.recipe import Settings
-from hpc3build.yamlread import Section, kind
+from hpc3build.yamlread import Section, kind, line_of
 
 #: Where the image keeps the environment, as ``spack containerize`` does; evidence is looked for there.
 ENVIRONMENT = "/opt/spack-environment"
@@ -51,8 +51,14 @@ def manifest(spack: Section, settings: Settings, folder: str = ENVIRONMENT) -> M
     ``include:`` and ``develop:`` name here is copied and named by its new path. Raises InputError with file:line.
     """
     specs = spack.data.get("specs", [])
-    if not isinstance(specs, list) or not all(isinstance(spec, str | Mapping) for spec in specs):
+    if not isinstance(specs, list):
         raise InputError(f"{spack.where('specs')}: expected a list of specs, found {kind(specs)}")
+    for position, spec in enumerate(specs):
+        if not spec or not isinstance(spec, str | Mapping):
+            what = "an empty text" if spec == "" else kind(spec)
+            raise InputError(
+                f"{spack.path}:{line_of(specs, position)}: {spack.name}:specs: expected a spec, found {what}"
+            )
     found: Any = copy.deepcopy(spack.data)
     found.pop("container", None)
     config = found.setdefault("config", {})

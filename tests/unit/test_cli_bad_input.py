@@ -139,6 +139,12 @@ YAMLS: dict[str, tuple[str | bytes, str]] = {
     "no spack": ("packages: {}\n", "spack"),
     "beside spack": (SPACK + "other: 1\n", "spack.yaml:5: other"),
     "null": ("spack:\n", "spack.yaml"),
+    "a spec is a number": ("spack:\n  specs: [5]\n", "spack.yaml:2: spack:specs: expected a spec, found a number"),
+    "a spec is nothing": (
+        "spack:\n  specs:\n  - zlib\n  -\n",
+        "spack.yaml:4: spack:specs: expected a spec, found nothing",
+    ),
+    "a spec is empty": ("spack:\n  specs: ['']\n", "spack.yaml:2: spack:specs: expected a spec, found an empty text"),
     "spack is a list": ("spack: [1]\n", "spack.yaml:1: spack"),
     "specs is a number": ("spack:\n  specs: 5\n", "spack.yaml:2: spack:specs"),
     "specs is a mapping": ("spack:\n  specs: {a: b}\n", "spack.yaml:2: spack:specs"),
@@ -273,7 +279,7 @@ def test_lock_without_specs_beside_it(tmp_path: Path) -> None:
         ([], ["amazonlinux:2", "--base debian:12", "--concretize builder"]),
         (["--spack-ref", "v0.20.3", "--base", "ubuntu:22.04"], ["debian12", "--base debian:12"]),
         (["--base", "debian:12", "--spack-ref", "v0.20.3", "--target", "zen3"], ["zen3", "x86_64_v3"]),
-        (["--base", "debian:12", "--spack-ref=-x"], ["-x"]),
+        (["--base", "debian:12", "--spack-ref=-x"], ["error: --spack-ref: '-x' is not a git reference"]),
     ],
 )
 def test_a_lock_that_does_not_fit(options: list[str], told: list[str]) -> None:

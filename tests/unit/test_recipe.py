@@ -218,6 +218,30 @@ WRONG = [
     ("pins: 5", "pins", "a mapping"),
     ('pins: {spack: "v1\\nRUN x"}', "pins:spack", "one line"),
     ("host_provided: cray-mpich", "host_provided", "a list"),
+    ("target: zen99", "target", "not a CPU target"),
+    ("target: x86_64_v33", "target", "x86_64_v3"),
+    ("target: Zen3", "target", "did you mean zen3"),
+    ("base: 5", "base", "a number"),
+    ("base: 'debian:12 AS x'", "base", "not the name of an image"),
+    ("base: --x", "base", "not the name of an image"),
+    ("base: 'debian:12@sha256:12'", "base", "not the name of an image"),
+    ("base: '$(id)'", "base", "not the name of an image"),
+    ("pins: {spack: '--x'}", "pins:spack", "'--x' is not a release, tag, branch or commit"),
+    ("pins: {spack: 'v1;id'}", "pins:spack", "is not a release"),
+    ("pins: {spack-packages: 'a b'}", "pins:spack-packages", "is not a release"),
+    ("pins: {easybuild: '5.1 --pre'}", "pins:easybuild", "is not a release"),
+    ("pins: {archspec: '$(id)'}", "pins:archspec", "is not a release"),
+    ("pins: {clingo: ''}", "pins:clingo", "is not a release"),
+    *((f'{key}: ""', key, "empty") for key in ("title", "base", "target", "docs", "smoke", "spack_keys")),
+    *((f'{key}: "  "', key, "empty") for key in ("title", "docs", "smoke", "spack_mirrors")),
+    ('cuda_compute_capabilities: ""', "cuda_compute_capabilities", "empty"),
+    ('user: ""', "user", "empty"),
+    ('mpi: {mode: ""}', "mpi:mode", "expected"),
+    ('easybuild: {hooks: ""}', "easybuild:hooks", "empty"),
+    ("secrets: [hpc3build_env]", "secrets", "'hpc3build_env' is an id of hpc3build's own"),
+    ("secrets: [hpc3build_x]", "secrets", "hpc3build's own"),
+    ("caches: ['/../etc']", "caches", "absolute path"),
+    ("caches: ['/a/..']", "caches", "absolute path"),
 ]
 
 
@@ -292,6 +316,11 @@ def test_docs_are_a_file_or_the_text(docs: str, text: str, tmp_path: Path) -> No
     for name, content in (("README.md", "# Read\nme\n"), ("notes of mine", "notes\n"), ("doc/guide", "guide\n")):
         (tmp_path / name).write_text(content)
     assert settings(tmp_path, f"docs: {docs}\n").docs == text
+
+
+@pytest.mark.parametrize("text", ["target: native", "base: ubi8", "base: example.org:5000/x/y:1", "caches: [/a..b]"])
+def test_values_that_are_right(text: str, tmp_path: Path) -> None:
+    assert settings(tmp_path, f"{text}\n") != Settings()
 
 
 LAUGHS = "a: &a [x]\nb: &b [" + "*a, " * 99 + "*a]\nc: &c [" + "*b, " * 99 + "*b]\nd: [" + "*c, " * 99 + "*c]\n"
