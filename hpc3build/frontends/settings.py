@@ -18,6 +18,10 @@ from hpc3build.reference import parse
 from hpc3build.yamlread import Section, kind, read_text, read_yaml
 
 SETTINGS_FILE = "hpc3build.yaml"
+#: What the build itself states, from what it did and saw: nobody's word stands over it.
+STATED = frozenset(
+    {voc.VOCABULARY, voc.CONFORMANCE, voc.LOCK, voc.SIZE, voc.SEAL, voc.BASE_NAME, voc.BASE_DIGEST}
+)  # fmt: skip
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 #: Rule N2 counts the base64 text: 4096 bytes less the key.
 MAX_DOCUMENTATION = 3000
@@ -36,6 +40,9 @@ def read_labels(section: Section, key: str) -> Mapping[str, str]:
     pairs = section.pairs(key)
     found = {}
     for name, value in pairs.items():
+        if voc.BY_NAME.get(name) in STATED:
+            where = section.section(key).where(name)
+            raise InputError(f"{where}: the build states it itself", hint="leave it out")
         try:
             found[name] = given.typed(name, value)
         except InputError as error:

@@ -145,6 +145,10 @@ YAMLS: dict[str, tuple[str | bytes, str]] = {
         "spack.yaml:4: spack:specs: expected a spec, found nothing",
     ),
     "a spec is empty": ("spack:\n  specs: ['']\n", "spack.yaml:2: spack:specs: expected a spec, found an empty text"),
+    "what the build states": (
+        SPACK + "    labels: {io.github.hpc3build.conformance: any-uid}\n",
+        "spack.yaml:5: spack:container:labels:io.github.hpc3build.conformance: the build states it itself",
+    ),
     "spack is a list": ("spack: [1]\n", "spack.yaml:1: spack"),
     "specs is a number": ("spack:\n  specs: 5\n", "spack.yaml:2: spack:specs"),
     "specs is a mapping": ("spack:\n  specs: {a: b}\n", "spack.yaml:2: spack:specs"),

@@ -242,6 +242,18 @@ WRONG = [
     ("secrets: [hpc3build_x]", "secrets", "hpc3build's own"),
     ("caches: ['/../etc']", "caches", "absolute path"),
     ("caches: ['/a/..']", "caches", "absolute path"),
+    *(
+        (f"labels: {{{key}: '{value}'}}", f"labels:{key}", "the build states it itself")
+        for key, value in (
+            ("io.github.hpc3build.conformance", "any-uid"),
+            ("io.github.hpc3build.vocabulary", "7"),
+            ("io.github.hpc3build.lock", f"sha256:{'0' * 64}"),
+            ("io.github.hpc3build.size", "1"),
+            ("io.github.hpc3build.seal", f"sha256:{'0' * 64}"),
+            ("org.opencontainers.image.base.name", "x"),
+            ("org.opencontainers.image.base.digest", f"sha256:{'0' * 64}"),
+        )
+    ),
 ]
 
 
