@@ -10,7 +10,7 @@ import pytest
 from hpc3build.errors import InputError
 from hpc3build.frontends.settings import read_settings
 from hpc3build.recipe import Recipe, Settings
-from hpc3build.yamlread import kind, line_of, read_text, read_yaml
+from hpc3build.yamlread import read_yaml
 
 EVERY_KEY = """\
 title: My application
@@ -371,16 +371,10 @@ def test_no_object_is_ever_made(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_files_of_the_wrong_kind(tmp_path: Path) -> None:
+def test_a_folder_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "hpc3build.yaml").mkdir()
     with pytest.raises(InputError, match="is a folder"):
         read_settings(tmp_path)
-    with pytest.raises(InputError, match="no such file"):
-        read_text(tmp_path / "none", 10, "text")
-    (tmp_path / "large").write_text("x" * ((1 << 20) + 1))
-    with pytest.raises(InputError, match="larger than 1"):
-        read_text(tmp_path / "large", 1 << 20, "text")
-    assert read_text(tmp_path / "large", 2 << 20, "text") == "x" * ((1 << 20) + 1)
 
 
 def test_options_win_where_they_are_given() -> None:
@@ -394,22 +388,6 @@ def test_title_falls_back_to_the_folder() -> None:
     recipe = Recipe(origin=Path("x"), folder=Path("/a/my-app"))
     assert recipe.title == "my-app"
     assert dataclasses.replace(recipe, settings=Settings(title="t")).title == "t"
-
-
-def test_lines_and_kinds(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("a: 1\n\nb:\n  - x\n  - y\n")
-    data = read_yaml(tmp_path / "x.yaml")
-    assert (line_of(data, "a"), line_of(data, "b"), line_of(data["b"], 1)) == (1, 3, 5)
-    assert line_of(data, "none") == line_of({}, "a") == line_of([], 3) == 1
-    assert [kind(value) for value in (None, True, 1, 1.5, "x", {}, [])] == [
-        "nothing",
-        "true or false",
-        "a number",
-        "a number",
-        "text",
-        "a mapping",
-        "a list",
-    ]
 
 
 def test_a_smoke_command_with_a_missing_quote_is_told_at_once(tmp_path: Path) -> None:
