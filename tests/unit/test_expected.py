@@ -77,8 +77,8 @@ def test_the_evidence_of_a_lock_names_packages_that_are_in_it(name: str) -> None
     texts += [fact.evidence for conflict in found.conflicts for fact in conflict.values]
     named = {word for text in texts for word in re.findall(r"[^ ]+@[^ ]+/[a-z0-9-]{7}", text)}
     assert named and named <= set(packages_in(load(DATA / "spack" / "envs" / name / "spack.lock")))
-    for key, fact in found.items():
-        if key.name.endswith("version") and "/" in fact.evidence and fact.key.subject in ("mpi", "gpu"):
+    for key in (voc.CUDA_VERSION, voc.ROCM_VERSION, voc.MPI_VERSION, voc.IMAGE_VERSION):
+        if (fact := found.get(key)) is not None:
             assert f"@{fact.value}/" in fact.evidence, "a version is that of the package that it is read from"
 
 
