@@ -96,7 +96,7 @@ class RegistryBoard:
             manifest = self._registry.manifest(tag)
             intent = intents.read(manifest)
         except StoreError as error:
-            if getattr(error, "status", 0) == 404:
+            if error.status == 404:
                 return None
             raise
         except ImageError:

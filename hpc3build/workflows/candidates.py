@@ -43,7 +43,7 @@ class Candidate:
     """``reference`` as given, ``pairs`` what it says, ``size`` the bytes of its layers (None where not read).
 
     ``read`` is False where an index's descriptor told it that no seal vouches for: the image may say more, and
-    otherwise. ``config`` is the image's configuration, where it was read.
+    otherwise. ``config`` is the image's configuration, where it was read and ``Reading.configs`` keeps it.
     """
 
     reference: str
@@ -59,14 +59,16 @@ class Candidate:
 class Reading:
     """How images are read: ``host`` spares what cannot fit its architecture.
 
-    ``whole`` reads each image of an index, also where its descriptor says enough to rank it. A ``client`` shares
-    connections and tokens between all that is read.
+    ``whole`` reads each image of an index, also where its descriptor says enough to rank it; ``configs`` keeps the
+    configurations, of thousands of images too many. A ``client`` shares connections and tokens between all that is
+    read.
     """
 
     runner: Runner
     access: Access | None = None
     host: Fingerprint = field(default_factory=Fingerprint)
     whole: bool = False
+    configs: bool = False
     client: Client | None = None
 
     def open(self, reference: Reference) -> Store:
@@ -95,7 +97,7 @@ def whole(candidate: Candidate, reading: Reading) -> Candidate | None:
     reference = parse(candidate.reference)
     with reading.open(reference) as store:
         manifest = store.manifest(candidate.digest)
-        return _image(store, reference, manifest, candidate.pairs, candidate.platform)
+        return _image(store, reference, manifest, candidate.pairs, candidate.platform, reading)
 
 
 def is_records(text: str) -> bool:
@@ -113,7 +115,7 @@ def _tags(repository: str, pattern: str, reading: Reading) -> Iterator[Candidate
 def of_manifest(store: Store, reference: Reference, manifest: Manifest, reading: Reading) -> Iterator[Candidate]:
     """The image, or the images of an index, whose manifest was read. Raises what reading the store raises."""
     if not manifest.is_index:
-        if (found := _image(store, reference, manifest, EMPTY, EMPTY)) is not None:
+        if (found := _image(store, reference, manifest, EMPTY, EMPTY, reading)) is not None:
             yield found
         return
     budget = max(MAX_READ, len(manifest.descriptors)) if reading.whole else MAX_READ
@@ -144,7 +146,7 @@ def _index(
             budget[0] -= 1
             if (manifest := _listed(store, child)) is None:
                 yield known
-            elif (found := _image(store, reference, manifest, child.annotations, platform)) is not None:
+            elif (found := _image(store, reference, manifest, child.annotations, platform, reading)) is not None:
                 yield found
 
 
@@ -175,7 +177,12 @@ def _may_fit(platform: Mapping[str, str], host: Fingerprint) -> bool:
 
 
 def _image(
-    store: Store, reference: Reference, manifest: Manifest, told: Mapping[str, str], platform: Mapping[str, str]
+    store: Store,
+    reference: Reference,
+    manifest: Manifest,
+    told: Mapping[str, str],
+    platform: Mapping[str, str],
+    reading: Reading,
 ) -> Candidate | None:
     """An image with its labels over its annotations over what its descriptor told; None for what is no image."""
     if manifest.is_index or manifest.config.media_type not in IMAGE_CONFIGS:
@@ -186,7 +193,8 @@ def _image(
     if not any(key.name in pairs for key in DISCRIMINATING):
         pairs = over(attached(store, manifest.digest), pairs)
     found = {**config.platform, **platform}
-    return Candidate(str(reference), manifest.digest, found, pairs, manifest.layers_size, config=config)
+    kept = config if reading.configs else None
+    return Candidate(str(reference), manifest.digest, found, pairs, manifest.layers_size, config=kept)
 
 
 def attached(store: Store, digest: str) -> Mapping[str, str]:

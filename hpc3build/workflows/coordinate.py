@@ -98,7 +98,7 @@ class _Writer:
         try:
             return self._run()
         except Hpc3BuildError as error:
-            if self._digest and (not isinstance(error, StoreError) or 400 <= getattr(error, "status", 0) < 500):
+            if self._digest and (not isinstance(error, StoreError) or 400 <= (error.status or 0) < 500):
                 # A write that cannot be: nobody is to try it for me.
                 self._board.remove(Posted(self._digest, self._intent))
             raise
@@ -153,7 +153,7 @@ class _Writer:
         except TagMoved:
             return None
         except StoreError as error:
-            if 400 <= getattr(error, "status", 0) < 500:
+            if 400 <= (error.status or 0) < 500:
                 raise
             # The write may land yet, up to its deadline; until then nothing may be said to be there or not.
             self._faults += 1

@@ -51,6 +51,7 @@ def export(name: str, reference: Reference, wanted: Wanted, reading: Reading) ->
     if wanted.image and not form.named:
         told = ", ".join(other for other in FORMATS if FORMATS[other].named)
         raise InputError(f"--image is for {told}: {name} names no image")
+    reading = replace(reading, configs=True)
     with one_client((str(reference),), reading) as reading, reading.open(reference) as store:
         manifest = named(store, reference)
         found = _fitting(store, reference, manifest, wanted, reading)
@@ -70,6 +71,7 @@ def docs(reference: Reference, wanted: Wanted, reading: Reading) -> tuple[str, t
 
     Raises ImageError for a value that is no base64 of UTF-8, InputError, and what reading a store raises.
     """
+    reading = replace(reading, configs=True)
     with one_client((str(reference),), reading) as reading, reading.open(reference) as store:
         manifest = named(store, reference)
         if manifest.is_index and (value := voc.DOCUMENTATION.value_in(manifest.annotations)):

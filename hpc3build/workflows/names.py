@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from hpc3build.errors import Hpc3BuildError, InputError
+from hpc3build.errors import Hpc3BuildError, InputError, StoreError
 from hpc3build.reference import DOCKER, Reference, parse
 from hpc3build.run import Runner
 from hpc3build.stores import Store, open_store
@@ -149,7 +149,8 @@ class Names:
             except InputError:  # no such tags
                 named = []
             except Hpc3BuildError as error:  # of a repository whose images were all deleted the name stays
-                named = [] if getattr(error, "status", 0) == 404 else [(f"{repository}:{tags}", error)]
+                gone = isinstance(error, StoreError) and error.status == 404
+                named = [] if gone else [(f"{repository}:{tags}", error)]
             yield number / len(chosen), named
 
 
