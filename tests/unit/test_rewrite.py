@@ -11,7 +11,7 @@ from hpc3build.errors import Contradiction, InputError, StoreError, TagMoved
 from hpc3build.imageconfig import ImageConfig
 from hpc3build.oci import digest_of
 from hpc3build.reference import Reference, parse
-from hpc3build.rewrite import Rewrite, Wish, apply, plan
+from hpc3build.rewrite import ImageWish, Rewrite, apply, plan
 from hpc3build.stores import read_blob
 from hpc3build.stores.layout import Layout
 from tests.images import make_index, make_layout
@@ -53,7 +53,7 @@ def test_keys_that_runtimes_act_on_are_never_planned(key: str, where: str, tmp_p
     """Rule N6, whoever asks; taking such a key away is allowed."""
     old = make_layout(tmp_path, LAYERS, annotations={key: "true"}, labels={key: "true"})
     store, reference = at(tmp_path)
-    wish: Any = {old.digest: Wish({key: "x"})} if where == "of_images" else {key: "x"}
+    wish: Any = {old.digest: ImageWish({key: "x"})} if where == "of_images" else {key: "x"}
     with pytest.raises(InputError, match=f"{key}: privileged runtimes"):
         plan(store, reference, **{"annotations": {}, where: wish})
     gone = plan(store, reference, annotations={}, remove=[key], remove_labels=[key])
