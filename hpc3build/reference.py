@@ -29,7 +29,10 @@ OTHER_TRANSPORTS = frozenset({"dir", "docker-archive", "tarball", "sif", "ostree
 _REGISTRY_WORDS = ("http", "https", "oras")
 
 #: Names that end so are those of files: no image of Docker Hub is asked for by one that was mistyped.
-_FILES = (".lock", ".json", ".jsonl", ".yaml", ".yml", ".eb", ".closure", ".tar", ".tgz", ".gz", ".sif")
+_FILES = (
+    *(".lock", ".json", ".jsonl", ".yaml", ".yml", ".eb", ".closure", ".tar", ".tgz", ".gz", ".sif", ".simg", ".sqsh"),
+    *(".img", ".md", ".txt", ".rst", ".toml", ".log", ".out", ".sh", ".py", ".spec", ".def"),
+)
 
 _HEX = {"sha256": 64, "sha512": 128}
 _DIGEST = re.compile(r"(?P<algorithm>sha256|sha512):(?P<hex>[0-9a-f]+)")
@@ -131,8 +134,14 @@ def parse(text: str) -> Reference:
     likely = ("-" in transport and "/" not in transport) or (len(transport) < 5 and _near(transport) == OCI)
     if colon and likely and (advice := _meant(text)):
         raise _bad(text, f"there is no transport {transport}:", f"{advice} docker://{text} is a registry's")
-    found = _named(text, DOCKER, text.removeprefix("docker://"))
-    if found.registry == "docker.io" and ":" not in text and text.endswith(_FILES) and "docker.io/" not in text:
+    like_a_file = _like_a_file(text)
+    try:
+        found = _named(text, DOCKER, text.removeprefix("docker://"))
+    except BadReference:
+        if like_a_file:
+            raise _bad(text, "it looks like a file", "is it there?") from None
+        raise
+    if like_a_file:
         raise _bad(text, "it looks like a file", f"is it there? docker://{text} is an image of Docker Hub")
     return found
 
@@ -262,6 +271,13 @@ def _meant(text: str) -> str:
     except BadReference:
         return ""
     return f"did you mean {meant}?"
+
+
+def _like_a_file(text: str) -> bool:
+    """Whether a name of Docker Hub's that says neither that nor a tag ends as files do, in any case."""
+    if ":" in text or "docker.io/" in text or not text.lower().endswith(_FILES):
+        return False
+    return _split_registry(text, DOCKER)[0] == "docker.io"
 
 
 def _near(word: str) -> str:

@@ -167,12 +167,38 @@ def test_names_like_a_transport(text: str) -> None:
     assert parse(text).transport == "docker"
 
 
-@pytest.mark.parametrize("text", ["lock.json", "spack.lock", "out/image.tar", "team/stack.closure", "records.jsonl"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("lock.json", "spack.lock", "out/image.tar", "team/stack.closure", "records.jsonl"),
+        *("readme.md", "a/notes.txt", "index.rst", "pyproject.toml", "build.log", "slurm-1.out"),
+        *("job.sh", "setup.py", "app.spec", "app.def", "app.sqsh", "app.simg", "disk.img"),
+    ],
+)
 def test_a_file_that_is_not_there(text: str) -> None:
     with pytest.raises(BadReference) as caught:
         parse(text)
     assert f"{text!r} is not an image reference: it looks like a file" in caught.value.message
     assert f"docker://{text} is an image" in caught.value.hint and parse(f"docker://{text}").registry == "docker.io"
+
+
+@pytest.mark.parametrize(
+    "text", ["README.md", "docs/README.md", "CMakeLists.txt", "My notes.TXT", "Spack.lock", "a__b___.md"]
+)
+def test_a_file_whose_name_is_no_image_s(text: str) -> None:
+    with pytest.raises(BadReference) as caught:
+        parse(text)
+    assert caught.value.message == f"{text!r} is not an image reference: it looks like a file"
+    assert caught.value.hint.startswith("is it there?; accepted are docker://HOST")
+
+
+@pytest.mark.parametrize(
+    "text", ["quay.io/A/README.md", "docker://README.md", "docker.io/README.md", "README.md@sha256:1"]
+)
+def test_what_only_an_image_is_called(text: str) -> None:
+    with pytest.raises(BadReference) as caught:
+        parse(text)
+    assert "file" not in caught.value.message
 
 
 @pytest.mark.parametrize(
