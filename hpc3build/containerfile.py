@@ -14,7 +14,7 @@ from hpc3build import __version__, bases, resources, templates
 from hpc3build.errors import InputError
 from hpc3build.frontends import Context
 from hpc3build.recipe import Recipe
-from hpc3build.reference import parse
+from hpc3build.reference import of_base
 from hpc3build.urls import with_password
 
 #: HPC3's own line (seeds), and the one that keeps quoting and exit codes.
@@ -159,8 +159,7 @@ _OPTIONAL: Mapping[str, object] = MappingProxyType(
 
 def base_image(text: str) -> str:
     """The full name of a base image: engines resolve short ones each in their own way, or ask. Raises BadReference."""
-    reference = parse(f"docker://{text}")
-    return str(reference).removeprefix("docker://")
+    return str(of_base(text)).removeprefix("docker://")
 
 
 def _shared(frontend: str) -> list[tuple[str, bytes]]:

@@ -221,16 +221,18 @@ def _check_texts(given: Mapping[str, Any]) -> None:
     from hpc3build.facts.vocabulary import TITLE
     from hpc3build.pairs import check_line
     from hpc3build.recipe import option_of
+    from hpc3build.reference import of_base
 
     for name, value in given.items():
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str):
                 check_line(option_of(name), text)
-    if given["title"] is not None:
-        try:
-            TITLE.check(given["title"])
-        except InputError as error:
-            raise InputError(f"--title: {error.message}", hint=error.hint) from error
+    for name, check in (("title", TITLE.check), ("base", of_base)):
+        if given[name] is not None:
+            try:
+                check(given[name])
+            except InputError as error:
+                raise InputError(f"--{name}: {error.message}", hint=error.hint) from error
 
 
 def runner(options: argparse.Namespace) -> Any:

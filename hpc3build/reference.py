@@ -146,6 +146,24 @@ def parse(text: str) -> Reference:
     return found
 
 
+def of_base(text: str) -> Reference:
+    """A base image, by a name that FROM of a Containerfile takes. Raises BadReference."""
+    advice = ""
+    if text.startswith("docker://"):
+        advice = "; write it without docker://"
+    elif has_transport(text):
+        advice = f"; podman pull {_short(text)} brings it, and podman tag gives it such a name"
+    else:
+        try:
+            return parse(f"docker://{text}")
+        except BadReference:
+            pass
+    raise BadReference(
+        f"{_short(text)!r} is not the name of a base image",
+        hint=f"FROM takes [HOST[:PORT]/]NAME[:TAG][@DIGEST]{advice}",
+    )
+
+
 def has_transport(text: str) -> bool:
     """Whether ``text`` begins as a reference that names its transport."""
     return text.startswith(_PREFIXES)

@@ -481,6 +481,15 @@ def test_a_title_is_no_longer_than_a_label(tmp_path: Path) -> None:
     assert message.startswith("hpc3build: error: hpc3build.yaml:2: title: ") and "4096" in message
 
 
+def test_a_base_that_from_does_not_take(tmp_path: Path) -> None:
+    (tmp_path / "spack.yaml").write_text("spack:\n  specs: [zlib]\n")
+    message = assert_one_message(hpc3build("render", ".", "--base", "oci:out/x:1", cwd=tmp_path), 2)
+    assert message.startswith(
+        "hpc3build: error: --base: 'oci:out/x:1' is not the name of a base image\nhint: FROM takes "
+    )
+    assert "podman pull oci:out/x:1" in message and "docker-daemon" not in message
+
+
 def test_no_engine(tmp_path: Path) -> None:
     put(tmp_path, {"spack.yaml": SPACK})
     for options in ([], ["--engine", "buildah"], ["--engine", "podman"]):

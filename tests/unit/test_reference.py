@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc3build.errors import BadReference
-from hpc3build.reference import OTHER_TRANSPORTS, Reference, parse
+from hpc3build.reference import OTHER_TRANSPORTS, Reference, of_base, parse
 
 D = "sha256:" + "ab" * 32
 ID = "cd" * 32
@@ -270,3 +270,25 @@ def test_any_text_is_a_reference_or_refused(text: str, prefix: str) -> None:
     assert parse(str(reference)) == reference
     assert reference.name.isprintable() or "\xa0" in reference.name or reference.is_path
     assert not reference.name.startswith("-")
+
+
+def test_names_of_base_images() -> None:
+    assert of_base("ubi8").name == "library/ubi8"
+    assert of_base(f"example.org:5000/x/y:1@{D}").registry == "example.org:5000"
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("oci:out/x:1", "; podman pull oci:out/x:1 brings it, and podman tag gives it such a name"),
+        ("docker-daemon:x:1", "; podman pull docker-daemon:x:1 brings it, and podman tag gives it such a name"),
+        ("docker://debian:12", "; write it without docker://"),
+        ("debian:12 AS x", ""),
+        ("", ""),
+    ],
+)
+def test_what_from_does_not_take(text: str, advice: str) -> None:
+    with pytest.raises(BadReference) as caught:
+        of_base(text)
+    assert caught.value.message == f"{text!r} is not the name of a base image"
+    assert caught.value.hint == f"FROM takes [HOST[:PORT]/]NAME[:TAG][@DIGEST]{advice}"
