@@ -118,8 +118,21 @@ def source(name: str, given: str, ref: str | None, default: str, beside: Path, r
         done = runner([*argv, f"{candidate}^{{commit}}"], check=False)
         if done.returncode == 0:
             return Source(name, given, done.stdout.strip(), folder)
-    what = f"no {ref} in it" if ref else "it is no git repository"
-    raise InputError(f"{name}: {folder}: {what}", hint="git fetch it there, or name another with --spack-ref or pins")
+    raise _unusable(name, folder, ref, runner)
+
+
+def _unusable(name: str, folder: Path, ref: str | None, runner: Runner) -> InputError:
+    """Why a folder gives no commit: it is no clone, or has none of that reference."""
+    option, pin = ("--spack-source", "spack") if name == "spack" else ("--packages-source", "spack-packages")
+    done = runner(["git", "-C", str(folder), "rev-parse", "--git-dir"], check=False)
+    if done.returncode != 0:
+        told = (done.stderr.strip().splitlines() or ["git does not say why"])[0].removeprefix("fatal: ")
+        return InputError(f"{name}: {folder}: it is no clone: {told}", hint=f"{option} takes a clone here, or a URL")
+    what = f"no {ref} in it" if ref else "it has no commit"
+    other = "--spack-ref, or " if name == "spack" else ""
+    return InputError(
+        f"{name}: {folder}: {what}", hint=f"git fetch it there, or name another: {other}pins: {pin} in hpc3build.yaml"
+    )
 
 
 def pack(found: Source, runner: Runner) -> bytes:

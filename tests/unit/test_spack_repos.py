@@ -284,7 +284,23 @@ def test_no_password_of_a_url_gets_into_an_image(write: Write, files: dict[str, 
 
 def test_a_reference_that_the_clone_lacks(write: Write, clone: Path) -> None:
     folder = write("spack:\n  specs: [zlib]\n")
-    assert "no v9 in it" in refused(folder, spack_source=str(clone), spack_ref="v9").message
+    error = refused(folder, spack_source=str(clone), spack_ref="v9")
+    assert "no v9 in it" in error.message and "--spack-ref, or pins: spack in hpc3build.yaml" in error.hint
+    error = refused(folder, packages_source=str(clone), pins={"spack-packages": "v9"})
+    assert "no v9 in it" in error.message
+    assert error.hint == "git fetch it there, or name another: pins: spack-packages in hpc3build.yaml"
+
+
+@pytest.mark.parametrize("pins", [{}, {"spack-packages": "v9", "spack": "v9"}], ids=["head", "pinned"])
+@pytest.mark.parametrize("option", ["spack_source", "packages_source"])
+def test_a_folder_that_is_no_clone(
+    write: Write, tmp_path: Path, option: str, pins: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    (tmp_path / "plain").mkdir()
+    error = refused(write("spack:\n  specs: [zlib]\n"), **{option: str(tmp_path / "plain")}, pins=pins)
+    assert f"{tmp_path / 'plain'}: it is no clone: not a git repository" in error.message
+    assert error.hint == f"--{option.replace('_', '-')} takes a clone here, or a URL"
 
 
 def test_the_lock_of_a_development_version_wants_its_commit(tmp_path: Path) -> None:
