@@ -93,7 +93,7 @@ def facts_text(facts: Facts) -> str:
     text = table(("key", "value", "source", "evidence"), rows) if rows else "nothing is known\n"
     for conflict in facts.conflicts:
         told = "; ".join(f"{fact.value} ({fact.evidence})" for fact in conflict.values)
-        text += plain(f"conflict: {conflict.key.name}: {conflict.message}: {told}") + "\n"
+        text += plain(f"conflict: {conflict.key.name}: {conflict.message.removesuffix(f': {told}')}: {told}") + "\n"
     for note in facts.notes:
         text += plain(f"note: {note.key.name}: {note.message} ({note.evidence})") + "\n"
     return text

@@ -186,7 +186,7 @@ def gather(statements: Iterable[Statement], agree: Comparison = same) -> Facts:
         elif strangers := [fact for fact in found if not agree(key, best.value, fact.value)]:
             values = (best, *strangers)
             told = "; ".join(f"{fact.value} ({fact.evidence})" for fact in values)
-            conflicts[key] = Conflict(key, values, f"{key.name}: these do not agree: {told}")
+            conflicts[key] = Conflict(key, values, f"these do not agree: {told}")
             continue
         facts[key] = _with_all_evidence(best, found)
     return Facts(MappingProxyType(facts), tuple(conflicts.values()), tuple(notes))

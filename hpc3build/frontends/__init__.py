@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -98,6 +98,18 @@ def _loaded() -> Iterator[tuple[str, Frontend[Any]]]:
     for name in _NAMES:
         frontend: Any = import_module(f"hpc3build.frontends.{name}")
         yield name, frontend
+
+
+def for_sources(sources: Sequence[str]) -> Frontend[Any]:
+    """The frontend for recipes of one image. Raises InputError, also where they are of several package managers."""
+    found = for_source(sources[0])
+    for source in sources[1:]:
+        if not found.recognises(source) and any(other.recognises(source) for _, other in _loaded()):
+            raise InputError(
+                f"{sources[0]} and {source} are recipes of two package managers, and cannot be mixed in one image",
+                hint="render or build each by itself",
+            )
+    return found
 
 
 def for_source(source: str) -> Frontend[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -47,8 +48,8 @@ def create(
 ) -> Indexed:
     """Make an index of images, or of the images of indexes, and tag it ``reference``.
 
-    An image that is named twice is listed once. What lies elsewhere is copied, or mounted where it lies in the same
-    registry. Raises InputError, and what the stores raise.
+    An image that is named twice is listed once, and that is told. What lies elsewhere is copied, or mounted where it
+    lies in the same registry. Raises InputError, and what the stores raise.
     """
     if reference.digest is not None:
         raise InputError(f"{reference}: an index gets a tag, not a digest")
@@ -76,7 +77,7 @@ def create(
             for source, child in sources:
                 _copy(store, source, child)
             store.put_manifest(manifest, tag_to_write(reference))
-        return Indexed(reference, None, manifest, _warnings(entries))
+        return Indexed(reference, None, manifest, (*_repeated(flavours), *_warnings(entries)))
 
 
 def annotate(
@@ -139,6 +140,11 @@ def _copy(store: Store, source: Store, manifest: Manifest) -> None:
         if not blob.is_foreign:
             store.copy_blob(blob, source)
     store.put_manifest(manifest, None)
+
+
+def _repeated(flavours: Sequence[Flavour]) -> tuple[str, ...]:
+    counts = Counter(flavour.descriptor["digest"] for flavour in flavours)
+    return tuple(f"{digest}: named {count} times, listed once" for digest, count in counts.items() if count > 1)
 
 
 def _warnings(entries: Sequence[dict[str, Any]]) -> tuple[str, ...]:

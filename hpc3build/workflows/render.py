@@ -8,7 +8,7 @@ from typing import Any
 
 from hpc3build.containerfile import BuildContext, base_image, build_context
 from hpc3build.errors import InputError
-from hpc3build.frontends import Context, Frontend, for_source
+from hpc3build.frontends import Context, Frontend, for_sources
 from hpc3build.recipe import Recipe, Settings, refuse_options
 from hpc3build.reference import parse
 from hpc3build.run import Runner
@@ -71,7 +71,7 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> tuple[
 
     Raises InputError, ToolMissing, ToolError.
     """
-    frontend = for_source(sources[0])
+    frontend = for_sources(sources)
     refuse_options(
         sorted(frontend.FOREIGN & set(settings.given)), f"the package manager of {sources[0]} has no use for it"
     )

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpc3build.errors import InputError
-from hpc3build.frontends import easybuild, for_source, spack
+from hpc3build.frontends import easybuild, for_source, for_sources, spack
 from hpc3build.frontends.easybuild_sources import Sources, is_easystack, is_name, sources_of
 from hpc3build.recipe import Settings
+from hpc3build.run import run
+from hpc3build.workflows.render import render
 
 GROMACS = "GROMACS-2024.4-foss-2023b"
 
@@ -88,6 +90,18 @@ def test_who_recognises_what(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         for_source("gromacs")
     assert "easyconfig" in caught.value.hint
+
+
+def test_recipes_of_two_package_managers_are_not_mixed(tmp_path: Path) -> None:
+    touch(tmp_path / "eb" / "a-1.eb", tmp_path / "more" / "b-1.eb")
+    touch(tmp_path / "sp" / "spack.yaml", text="spack:\n  specs: []\n")
+    ours, more, theirs = (str(tmp_path / name) for name in ("eb", "more", "sp"))
+    assert for_sources((ours, more, GROMACS)) is easybuild and for_sources((theirs,)) is spack
+    for pair in ((ours, theirs), (theirs, ours), (ours, more, theirs)):
+        with pytest.raises(InputError) as caught:
+            render(pair, Settings(), run)
+        told = f"{pair[0]} and {pair[-1]} are recipes of two package managers, and cannot be mixed in one image"
+        assert caught.value.message == told
 
 
 def test_an_easystack(tmp_path: Path) -> None:

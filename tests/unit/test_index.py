@@ -129,6 +129,17 @@ def test_twins_are_told(tmp_path: Path) -> None:
     assert len(done.warnings) == 1 and "nothing picks it" in done.warnings[0]
 
 
+def test_what_is_named_twice_is_told(tmp_path: Path) -> None:
+    there = images(tmp_path / "x", ["generic", "v3"])
+    place = f"oci:{tmp_path / 'x'}"
+    references = [parse(f"{place}:{name}") for name in ("generic", "v3", "generic", "generic")]
+    done = create(parse(f"{place}:all"), references, run)
+    assert len(done.manifest.descriptors) == 2
+    assert done.warnings == (f"{there['generic'].digest}: named 3 times, listed once",)
+    again = create(parse(f"{place}:more"), [parse(f"{place}:all"), parse(f"{place}:v3")], run)
+    assert again.warnings == (f"{there['v3'].digest}: named 2 times, listed once",)
+
+
 def old_index(folder: Path, **more: Any) -> dict[str, Manifest]:
     there = images(folder, ["zen3", "v3", "generic"])
     platform = {"os": "linux", "architecture": "amd64", "os.features": ["sse4"], "features": ["x"]}

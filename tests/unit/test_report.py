@@ -82,6 +82,13 @@ def test_facts() -> None:
     assert report.facts_text(Facts()) == "nothing is known\n"
 
 
+def test_a_conflict_is_told_once() -> None:
+    facts = gather([fact(evidence="a"), fact("rocm", "b")])
+    assert report.facts_text(facts).splitlines()[-1] == (
+        f"conflict: {GPU.name}: these do not agree: cuda (a); rocm (b)"
+    )
+
+
 @pytest.mark.parametrize(("length", "shown"), [(43, 43), (44, 44), (45, 44), (5000, 44)])
 def test_long_values_are_cut_in_tables_only(length: int, shown: int) -> None:
     assert len(report.shorten("x" * length)) == shown
