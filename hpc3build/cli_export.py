@@ -35,7 +35,7 @@ def add_export(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("form", choices=FORMATS, metavar="|".join(FORMATS), help="for whom")
     _add_choice(parser)
     parser.add_argument(
-        "--image", metavar="NAME", default="", help="the name by which the consumer finds it (default: REF)"
+        "--image", metavar="NAME", help="the name by which the consumer finds it (default: REF)"
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="write it there (default: standard output)")
     shared.add_registry(parser)
@@ -110,7 +110,7 @@ def _asked(options: argparse.Namespace) -> tuple[Reference, Wanted, Reading]:
         host = lambda: recorded  # noqa: E731
     else:
         host = cache(lambda: workflow.fingerprint(os.environ, *machine(), run))
-    wanted = Wanted(host, platform, getattr(options, "image", ""))
+    wanted = Wanted(host, platform, getattr(options, "image", None) or "")
     return shared.reference(options.reference), wanted, Reading(run, shared.access(options))
 
 

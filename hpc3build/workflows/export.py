@@ -14,7 +14,7 @@ from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.jsonread import EMPTY
 from hpc3build.match import Verdict
 from hpc3build.oci import Manifest
-from hpc3build.reference import Reference
+from hpc3build.reference import Reference, parse
 from hpc3build.rewrite.plan import platform_name
 from hpc3build.rewrite.target import Platform
 from hpc3build.stores import Store, is_absence, named
@@ -51,6 +51,8 @@ def export(name: str, reference: Reference, wanted: Wanted, reading: Reading) ->
     if wanted.image and not form.named:
         told = ", ".join(other for other in FORMATS if FORMATS[other].named)
         raise InputError(f"--image is for {told}: {name} names no image")
+    if wanted.image:
+        _check_image(name, wanted.image)
     reading = replace(reading, configs=True)
     with one_client((str(reference),), reading) as reading, reading.open(reference) as store:
         manifest = named(store, reference)
@@ -62,6 +64,18 @@ def export(name: str, reference: Reference, wanted: Wanted, reading: Reading) ->
     subjects = [_subject(candidate, reference, manifest, form, wanted, reading) for candidate in chosen]
     made = form.write(subjects)
     return Export(made.text, (*notes, *made.notes))
+
+
+def _check_image(name: str, image: str) -> None:
+    """Raise InputError for what the consumer cannot take for an image's name; in an EDF it may be a squashfs file."""
+    if name != "edf":
+        try:
+            parse(image)
+        except InputError as error:
+            raise InputError(f"--image: {error.message}", hint=error.hint) from error
+    elif not image.isprintable() or " " in image:
+        hint = "HOST#NAME:TAG as the engine has it, or the path of a squashfs file"
+        raise InputError(f"--image {image!r}: blanks and control characters are in no image's name", hint=hint)
 
 
 def docs(reference: Reference, wanted: Wanted, reading: Reading) -> tuple[str, tuple[str, ...]]:

@@ -156,6 +156,13 @@ def test_none_of_an_index_fits(layout: Path) -> None:
         (["export", "edf", "oci:{}:cuda", "-o", "/absent/x"], 2, "/absent"),
         (["export", "nfd", "oci:{}:cuda", "--image", "x"], 2, "--image is for edf, podman, apptainer, metahub"),
         (["export", "edf", "oci:{}:cuda", "--image", "x", "--host", "/absent"], 2, "/absent"),
+        (["export", "edf", "oci:{}:cuda", "--image", "bad name"], 2, "--image 'bad name': blanks"),
+        (["export", "edf", "oci:{}:cuda", "--image", "a\nb"], 2, "--image 'a\\nb': blanks"),
+        *(
+            (["export", name, "oci:{}:cuda", "--image", "bad name"], 2, "--image: 'bad name' is not an image reference")
+            for name in ("podman", "apptainer", "metahub")
+        ),
+        (["export", "edf", "oci:{}:cuda", "--image", ""], 2, "--image: its value is empty"),
         (["export", "docker", "oci:{}:cuda"], 2, "invalid choice"),
         (["export", "edf", "-"], 2, "-"),
         (["export", "podman", "oci:{}:index", "--platform", "linux/arm64"], 2, "by its tag"),
