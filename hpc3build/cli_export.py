@@ -34,9 +34,7 @@ def add_export(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("form", choices=FORMATS, metavar="|".join(FORMATS), help="for whom")
     _add_choice(parser)
-    parser.add_argument(
-        "--image", metavar="NAME", help="the name by which the consumer finds it (default: REF)"
-    )
+    parser.add_argument("--image", metavar="NAME", help="the name by which the consumer finds it (default: REF)")
     parser.add_argument("-o", "--output", metavar="FILE", help="write it there (default: standard output)")
     shared.add_registry(parser)
 

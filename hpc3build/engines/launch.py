@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from hpc3build.errors import InputError
 from hpc3build.facts import vocabulary as voc
+from hpc3build.host.fingerprint import numbers
 from hpc3build.reference import ARCHIVE, DAEMON, DOCKER, OCI, STORAGE, Reference
 
 #: What site hooks of Podman and Sarus ask for (oci-hooks(5), "when.annotations").
@@ -116,6 +117,11 @@ _INSTEAD = MappingProxyType(
         "sarus": "docker://HOST/NAME:TAG",
     }
 )
+
+
+def splits(version: str) -> bool:
+    """Whether podman of that version takes --annotation for a CSV line."""
+    return numbers(version) < (5,)
 
 
 def check_transport(engine: str, reference: Reference) -> None:

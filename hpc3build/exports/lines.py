@@ -14,7 +14,7 @@ from hpc3build.engines import launch
 from hpc3build.exports.subject import Export, Subject
 from hpc3build.facts import Key
 from hpc3build.facts import vocabulary as voc
-from hpc3build.host.fingerprint import Fingerprint, numbers
+from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.match.gpu import VENDORS
 
 #: What hooks of a site may go by: oci-hooks(5), "when.annotations".
@@ -30,8 +30,7 @@ def podman(subject: Subject) -> Export:
     wanted = _launch(subject)
     if any("," in value for value in wanted.pairs.values()):
         version = _version(subject.host)
-        splits = version is not None and numbers(version) < (5,)
-        wanted = dataclasses.replace(wanted, splits=splits)
+        wanted = dataclasses.replace(wanted, splits=version is not None and launch.splits(version))
         known = f"podman {version}" if version is not None else "podman 5, as no version is known"
         notes.append(f"written for {known}: before 5.0 it splits --annotation at commas that no double quotes enclose")
     return Export(shlex.join(launch.line("podman", wanted)) + "\n", tuple(notes))

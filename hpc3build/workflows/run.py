@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc3build.engines import launch
-from hpc3build.errors import InputError
+from hpc3build.errors import InputError, ToolError
 from hpc3build.facts import vocabulary as voc
 from hpc3build.host.fingerprint import Fingerprint
 from hpc3build.match.gpu import VENDORS
 from hpc3build.reference import DOCKER, Reference, parse
-from hpc3build.run import missing
+from hpc3build.run import Runner, missing
 from hpc3build.stores.access import Access
 from hpc3build.workflows.engine_names import Place, name_for
 from hpc3build.workflows.match import Judged, host_of
 
 _LOGGED = (voc.CPU_VERSION, voc.GPU, voc.GPU_ARCHITECTURE, voc.CUDA_VERSION, voc.MPI, voc.MPI_ABI, voc.GLIBC)
+
+_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,20 @@ def plan(
     wanted = launch.Launch(
         image, tuple(argv), candidate.pairs, frozenset(gpus), terminal, is_insecure(reference, access)
     )
+    if engine == "podman" and any("," in candidate.pairs.get(name, "") for name in wanted.annotations):
+        wanted = replace(wanted, splits=_splits(host, place.runner))
     return Plan(judged, engine, launch.line(engine, wanted))
+
+
+def _splits(host: Fingerprint, runner: Runner) -> bool:
+    """Whether the podman of this machine takes --annotation for a CSV line; where there is none, the host's counts."""
+    try:
+        told = re.search(r"\d+\.\d+", runner(["podman", "--version"], check=False, timeout=_SECONDS).stdout)
+    except ToolError:
+        told = None
+    known = (entry.version for entry in host.engines or () if entry.name == "podman")
+    version = told.group() if told else next(known, None)
+    return version is not None and launch.splits(version)
 
 
 def is_insecure(reference: Reference, access: Access) -> bool:

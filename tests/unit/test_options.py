@@ -6,19 +6,21 @@ import argparse
 import base64
 import json
 import stat
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hpc3build import jsonedit
-from hpc3build.errors import BadReference, InputError
-from hpc3build.host.fingerprint import Fingerprint
+from hpc3build.errors import BadReference, InputError, ToolMissing
+from hpc3build.host.fingerprint import Engine, Fingerprint
 from hpc3build.match import Matcher
 from hpc3build.oci import Descriptor, Manifest
 from hpc3build.options import add_recipe, reference
 from hpc3build.recipe import OF_EASYBUILD, OF_SPACK, Settings
 from hpc3build.reference import parse
-from hpc3build.run import run
+from hpc3build.run import Completed, Runner, run
 from hpc3build.stores.access import Access
 from hpc3build.workflows.annotate import Wish, prepare
 from hpc3build.workflows.candidates import Candidate
@@ -84,6 +86,59 @@ def test_a_registry_of_this_machine_need_not_prove_who_it_is(text: str, local: b
     judged = Judged(candidate, Matcher(Fingerprint()).match({}, {}))
     line = plan(judged, ["x"], Fingerprint(), Access(), Place(run), engine="podman").line
     assert ("--tls-verify=false" in line) is local
+
+
+def judged_of(pairs: dict[str, str]) -> Judged:
+    candidate = Candidate("docker://quay.io/a:1", f"sha256:{'0' * 64}", {}, pairs)
+    return Judged(candidate, Matcher(Fingerprint()).match({}, {}))
+
+
+def podman_says(told: str | None) -> Runner:
+    """Where podman prints this, or is not there."""
+
+    def runner(argv: Sequence[str], **options: Any) -> Completed:
+        assert list(argv) == ["podman", "--version"]
+        if told is None:
+            raise ToolMissing("podman: command not found")
+        return Completed(tuple(argv), 0 if told else 1, told, "")
+
+    return runner
+
+
+PAIR = "org.supercontainers.gpu=cuda,rocm"
+QUOTED = f'"{PAIR}"'
+
+
+@pytest.mark.parametrize(
+    ("started", "recorded", "word"),
+    [
+        ("podman version 4.3.1\n", None, QUOTED),
+        ("podman version 5.0.0\n", "4.9.3", PAIR),
+        (None, "4.9.3", QUOTED),
+        ("", "5.2.0", PAIR),
+        (None, None, PAIR),
+    ],
+)
+def test_podman_4_is_given_commas_in_quotes(started: str | None, recorded: str | None, word: str) -> None:
+    pairs = {"org.supercontainers.gpu": "cuda,rocm", "org.supercontainers.mpi": "none"}
+    judged = Judged(
+        Candidate("docker://quay.io/a:1", f"sha256:{'0' * 64}", {}, pairs), Matcher(Fingerprint()).match({}, {})
+    )
+    host = Fingerprint(engines=(Engine(name="podman", version=recorded),) if recorded else None)
+    line = plan(judged, ["x"], host, Access(), Place(podman_says(started)), engine="podman").line
+    given = [line[at + 1] for at, option in enumerate(line) if option == "--annotation"]
+    assert given == ["org.supercontainers.mpi=none", word]
+
+
+def test_podman_is_not_asked_where_nothing_has_a_comma() -> None:
+    def runner(*_: Any, **__: Any) -> Completed:
+        raise AssertionError
+
+    pairs = {"org.supercontainers.gpu": "cuda"}
+    judged = Judged(
+        Candidate("docker://quay.io/a:1", f"sha256:{'0' * 64}", {}, pairs), Matcher(Fingerprint()).match({}, {})
+    )
+    assert plan(judged, [], Fingerprint(), Access(), Place(runner), engine="podman").line
 
 
 # ---- annotations that are null
