@@ -175,12 +175,16 @@ def text_of(path: str, limit: int, what: str) -> str:
 
 
 def cache_folder() -> Path | None:
-    """Our folder by the XDG base directory specification; None where the environment names none."""
+    """Our folder by the XDG base directory specification; None where the environment names none.
+
+    A home that is not there is nobody's (/nonexistent, of a user without one), and is not made.
+    """
     given = os.environ.get("XDG_CACHE_HOME", "")
+    if given.startswith("/"):
+        return Path(given) / "hpc3build"
     home = os.environ.get("HOME", "")
-    if not given.startswith("/") and not home.startswith("/"):
-        return None
-    return Path(given if given.startswith("/") else f"{home}/.cache") / "hpc3build"
+    there = home.startswith("/") and os.path.isdir(home)  # noqa: PTH112 (False for what is no path)
+    return Path(home) / ".cache" / "hpc3build" if there else None
 
 
 def run_folders() -> tuple[Path, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from hpc3build.errors import BadReference, InputError, ToolMissing
 from hpc3build.host.fingerprint import Engine, Fingerprint
 from hpc3build.match import Matcher
 from hpc3build.oci import Descriptor, Manifest
-from hpc3build.options import add_recipe, reference
+from hpc3build.options import add_recipe, cache_folder, reference, run_folders
 from hpc3build.recipe import OF_EASYBUILD, OF_SPACK, Settings
 from hpc3build.reference import parse
 from hpc3build.run import Completed, Runner, run
@@ -139,6 +140,31 @@ def test_podman_is_not_asked_where_nothing_has_a_comma() -> None:
         Candidate("docker://quay.io/a:1", f"sha256:{'0' * 64}", {}, pairs), Matcher(Fingerprint()).match({}, {})
     )
     assert plan(judged, [], Fingerprint(), Access(), Place(runner), engine="podman").line
+
+
+# ---- where things are kept
+
+
+@pytest.mark.parametrize("home", ["nowhere", "a-file", "", None])
+def test_a_home_that_is_not_there_keeps_nothing(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a-file").touch()
+    for name in ("XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    if home is not None:
+        monkeypatch.setenv("HOME", str(tmp_path / home) if home else "")
+    assert cache_folder() is None
+    assert run_folders() == (tmp_path / "tmp" / f"hpc3build-run-{os.geteuid()}",)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "named"))  # that folder the specification has us make
+    assert cache_folder() == tmp_path / "named" / "hpc3build"
+
+
+def test_a_home_that_is_there_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "hpc3build"
 
 
 # ---- annotations that are null
