@@ -131,11 +131,13 @@ def _add_render(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _render(options: argparse.Namespace) -> int:
     from hpc3build.workflows.outputs import check_writable, write_atomically
-    from hpc3build.workflows.render import render
+    from hpc3build.workflows.render import foreign_target, render
 
     check_writable(None if options.output == "-" else options.output, options.save_lock)
     planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options), shared.access(options))
     _tell_notes(options, planned)
+    if not options.quiet and (told := foreign_target(planned, os.uname().machine)):
+        print(f"hpc3build: note: {visible(told)}; build it elsewhere", file=sys.stderr)
     if options.context:
         planned.context.write(Path(options.context))
         if not options.quiet:
@@ -187,7 +189,7 @@ def _build(options: argparse.Namespace) -> int:
     from hpc3build.run import run, run_quietly
     from hpc3build.workflows.build import build
     from hpc3build.workflows.outputs import check_writable, write_atomically
-    from hpc3build.workflows.render import render
+    from hpc3build.workflows.render import foreign_target, render
 
     check_writable(options.digest_file, options.save_lock)
     target = shared.reference(options.tag)
@@ -201,6 +203,9 @@ def _build(options: argparse.Namespace) -> int:
     access = shared.access(options)
     planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options), access, building=True)
     _tell_notes(options, planned)
+    remote = options.engine == "docker" and os.environ.get("DOCKER_HOST")  # that daemon's machine may be another
+    if not remote and (told := foreign_target(planned, os.uname().machine)):
+        raise InputError(told, hint="build it on such a machine: compilers here take none of its options")
     engine = choose(options.engine, run_quietly if options.quiet else run)
     built = build(
         planned, target, engine, run,

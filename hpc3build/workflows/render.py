@@ -8,6 +8,7 @@ from typing import Any
 
 from hpc3build.containerfile import BuildContext, base_image, build_context
 from hpc3build.errors import InputError
+from hpc3build.facts import cpu
 from hpc3build.frontends import Context, Frontend, for_sources
 from hpc3build.recipe import Recipe, Settings, refuse_options
 from hpc3build.reference import parse
@@ -49,6 +50,16 @@ def render(
     context = frontend.context(recipe, stack)
     pinned = pinned_images(context, runner, access) if recipe.settings.pin else {}
     return Planned(recipe, stack, build_context(recipe, context, form, pinned))
+
+
+def foreign_target(planned: Planned, machine: str) -> str | None:
+    """Where the target is not one of ``machine`` (as uname -m calls it), which would build it: both, in words."""
+    target = planned.recipe.settings.target
+    known = None if target is None else cpu.microarchitecture(target)
+    here = cpu.MACHINES.get(machine, machine)
+    if known is None or str(known.family) == here:
+        return None
+    return f"the target {target} is one of {known.family}, and this machine, which would build it, is {here}"
 
 
 def pinned_images(context: Context, runner: Runner, access: Access | None) -> Mapping[str, str]:

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from hpc3build.cli import main
+from hpc3build.containerfile import BuildContext
+from hpc3build.recipe import Recipe, Settings
+from hpc3build.workflows.render import Planned, foreign_target
 from tests.commands import ROOT, Done, assert_one_message, hpc3build
 from tests.images import make_index, make_layout
 
@@ -479,6 +482,34 @@ def test_a_title_is_no_longer_than_a_label(tmp_path: Path) -> None:
     put(tmp_path, {"hpc3build.yaml": f"rank: 1\ntitle: {LONG}\n"})
     message = assert_one_message(hpc3build("render", ".", cwd=tmp_path), 2)
     assert message.startswith("hpc3build: error: hpc3build.yaml:2: title: ") and "4096" in message
+
+
+def test_a_target_that_this_machine_does_not_build(tmp_path: Path) -> None:
+    here = os.uname().machine
+    other, family = ("neoverse_v1", "aarch64") if here == "x86_64" else ("zen3", "x86_64")
+    (tmp_path / "spack.yaml").write_text("spack:\n  specs: [zlib]\n")
+    told = f"the target {other} is one of {family}, and this machine, which would build it, is {here}"
+    nothing = {"PATH": "/nonexistent"}
+    for folder in ("by-option", "beside"):
+        argv = ["--target", other] if folder == "by-option" else []
+        if not argv:
+            (tmp_path / "hpc3build.yaml").write_text(f"target: {other}\n")
+        done = hpc3build("build", ".", "-t", "oci:out:1", *argv, cwd=tmp_path, env=nothing)
+        assert assert_one_message(done, 2).startswith(f"hpc3build: error: {told}\nhint: ")
+        rendered = hpc3build("render", ".", *argv, cwd=tmp_path)
+        assert rendered.status == 0 and rendered.err == f"hpc3build: note: {told}; build it elsewhere\n"
+    assert hpc3build("render", ".", "-q", *argv, cwd=tmp_path).err == ""
+    remote = {**nothing, "DOCKER_HOST": "tcp://builder.example:2375"}
+    done = hpc3build("build", ".", "-t", "oci:out:1", "--engine", "docker", cwd=tmp_path, env=remote)
+    assert "which would build it" not in done.err
+
+
+@pytest.mark.parametrize("target", ["x86_64_v2", "zen3", "native", None])
+def test_a_target_of_the_machine(target: str | None, tmp_path: Path) -> None:
+    recipe = Recipe(origin=tmp_path, folder=tmp_path, settings=Settings(target=target))
+    planned = Planned(recipe, None, BuildContext("", "", {}))
+    assert foreign_target(planned, "x86_64") is None
+    assert (foreign_target(planned, "arm64") is None) is (target in ("native", None))
 
 
 def test_a_base_that_from_does_not_take(tmp_path: Path) -> None:
