@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from hpc3build.errors import ToolError
 from hpc3build.run import Runner
+from hpc3build.yamlread import check_kind
 
 _CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
@@ -81,9 +82,12 @@ def _pip(env: Mapping[str, str], home: Path, root: Path) -> dict[str, str]:
 
 
 def _ca(env: Mapping[str, str], root: Path) -> bytes | None:
-    candidates = [Path(env[name]) for name in _CA_VARIABLES if env.get(name)]
-    for path in (*candidates, *(root / name.lstrip("/") for name in _CA_FILES)):
+    candidates = [(name, Path(env[name])) for name in _CA_VARIABLES if env.get(name)]
+    for named, path in (*candidates, *(("", root / name.lstrip("/")) for name in _CA_FILES)):
         try:
+            if path.is_dir() or str(path) == os.devnull:
+                continue
+            check_kind(path, f"a PEM bundle in ${named}" if named else "a PEM bundle")
             data = path.read_bytes()
         except OSError:
             continue

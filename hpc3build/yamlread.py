@@ -22,11 +22,7 @@ MAX_YAML_BYTES = 128 << 10
 def read_text(path: Path, limit: int, what: str) -> str:
     """The text of a file that a person gave. Raises InputError when it is none, missing, too large or not UTF-8."""
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise InputError(f"{path} is a folder, expected {what}")
-        if not stat.S_ISREG(mode) and not _handed_over(path, mode):
-            raise InputError(f"{path}: not a file", hint=f"expected {what}")
+        check_kind(path, what)
         with path.open("rb") as stream:
             data = stream.read(limit + 1)
         if len(data) > limit:
@@ -39,6 +35,15 @@ def read_text(path: Path, limit: int, what: str) -> str:
         raise InputError(f"{path}:{line}: not UTF-8 text", hint=f"expected {what}") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
+
+
+def check_kind(path: Path, what: str) -> None:
+    """Raise InputError for what is no file: reading it might never end. OSError where nothing is there."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path} is a folder, expected {what}")
+    if not stat.S_ISREG(mode) and not _handed_over(path, mode):
+        raise InputError(f"{path}: not a file", hint=f"expected {what}")
 
 
 def _handed_over(path: Path, mode: int) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hpc3build.errors import InputError
 from hpc3build.reference import Reference
+from hpc3build.yamlread import check_kind
 
 SYSTEM = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 
@@ -28,6 +29,14 @@ def folder(host: str, port: int, env: Mapping[str, str]) -> Path | None:
 def folder_of(reference: Reference) -> Path | None:
     """The same for a reference's registry, of this process's user."""
     return folder(reference.host, reference.port or 443, os.environ)
+
+
+def default() -> ssl.SSLContext:
+    """Who is trusted by default: OpenSSL reads $SSL_CERT_FILE, whatever it is. Raises InputError."""
+    named = Path(os.environ.get("SSL_CERT_FILE") or os.devnull)
+    if named.exists() and not named.is_dir() and str(named) != os.devnull:
+        check_kind(named, "a PEM bundle in $SSL_CERT_FILE")
+    return ssl.create_default_context()
 
 
 def load(context: ssl.SSLContext, place: Path) -> None:

@@ -174,7 +174,7 @@ class Connections:
     def _context(self, host: str, port: int) -> ssl.SSLContext:
         folder = certificates.folder(host, port, os.environ)
         if folder not in self._tls:
-            context = ssl.create_default_context()
+            context = certificates.default()
             if self._access.ca_file is not None:
                 try:
                     context.load_verify_locations(self._access.ca_file)

@@ -20,6 +20,7 @@ from hpc3build.errors import InputError, ToolError
 from hpc3build.jsonread import parsed
 from hpc3build.run import Runner
 from hpc3build.stores.access import HUB, HUB_API
+from hpc3build.yamlread import check_kind
 
 HUB_KEY = "https://index.docker.io/v1/"
 _HUB_NAMES = (HUB, "index.docker.io", HUB_API)
@@ -95,6 +96,8 @@ def files(env: Mapping[str, str]) -> Iterator[Path]:
 
 def _load(path: Path) -> dict[str, Any] | None:
     try:
+        if str(path) != os.devnull:  # which says: none
+            check_kind(path, "what podman login or docker login writes")
         content = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None

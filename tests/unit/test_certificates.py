@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import ssl
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,14 @@ def test_what_cannot_be_used(pair: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "c.key").write_text("nonsense")
     with pytest.raises(InputError, match=r"c\.cert"):
         certificates.load(ssl.create_default_context(), tmp_path)
+
+
+def test_a_pipe_is_no_authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    keep_open = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    threading.Timer(2, os.close, [keep_open]).start()  # where it is read after all, that ends
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "pipe"))
+    with pytest.raises(InputError, match="pipe: not a file"):
+        certificates.default()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent"))
+    assert certificates.default().verify_mode is ssl.CERT_REQUIRED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from hpc3build import site
+from hpc3build.errors import InputError
 from hpc3build.run import Completed, missing, run
 
 PEM = b"-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
@@ -241,3 +243,19 @@ def test_files_vanish_when_the_build_fails() -> None:
 def test_no_secrets_no_files() -> None:
     with site.as_files({}) as paths:
         assert paths == {}
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_pipe_is_no_bundle(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    keep_open = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    os.write(keep_open, PEM)  # where it is read after all, that does not wait without end
+    threading.Timer(2, os.close, [keep_open]).start()
+    with pytest.raises(InputError) as caught:
+        settings(tmp_path, {name: str(tmp_path / "pipe")})
+    assert caught.value.message == f"{tmp_path / 'pipe'}: not a file" and f"${name}" in caught.value.hint
+
+
+def test_no_bundle_is_dev_null_or_a_folder(tmp_path: Path) -> None:
+    found = settings(tmp_path, {"SSL_CERT_FILE": os.devnull, "PIP_CERT": str(tmp_path)})
+    assert "hpc3build_ca" not in found

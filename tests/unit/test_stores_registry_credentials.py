@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -195,3 +197,15 @@ def test_a_real_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     file = write(tmp_path / "a.json", {}, credsStore="real")
     assert user(find("a.io", "x", run, {"REGISTRY_AUTH_FILE": str(file)})) == "a.io:s3cret"
+
+
+def test_a_pipe_has_no_credentials(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    keep_open = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    threading.Timer(2, os.close, [keep_open]).start()  # where it is read after all, that ends
+    with pytest.raises(InputError, match="pipe: not a file"):
+        find("quay.io", "a", run, {"REGISTRY_AUTH_FILE": str(tmp_path / "pipe")})
+
+
+def test_dev_null_has_none(tmp_path: Path) -> None:
+    assert find("quay.io", "a", run, {"REGISTRY_AUTH_FILE": os.devnull}).credentials is None
