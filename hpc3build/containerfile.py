@@ -25,6 +25,10 @@ ENTRYPOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 CMD = ("/bin/bash",)
+#: What runs a line of shell, and ends as it does: an entry point that joins its arguments would lose its quotes.
+SHELL = ("/bin/bash", "-c", "--")
+#: The same in the environment that both entry points give a command.
+LOGIN_SHELL = ("/bin/bash", "-l", "-c", "--")
 
 
 #: The formats, and the name of each one's file in a build context.

@@ -236,7 +236,7 @@ class _SettingsReader(Section):
         return text if like_one or (text and (self.path.parent / text).is_file()) else None
 
     def _smoke(self) -> str | None:
-        """A command as a shell would read it, so that a missing quote is told before hours of building."""
+        """A line of shell; a missing quote is told before hours of building."""
         smoke = self.text("smoke")
         try:
             shlex.split(smoke or "")

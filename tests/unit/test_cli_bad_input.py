@@ -35,6 +35,8 @@ LONG = "a" * 5000
         (["facts", "x", "--nope"], "--nope"),
         (["render", "x", "--optarch=GENERIC"], "--target"),
         (["check", "oci:x", "--smoke", "true"], "--run"),
+        (["check", "oci:x", "--run", "podman", "--smoke", " "], "--smoke: its value is empty"),
+        (["check", "oci:x", "--run", "podman", "--smoke", "it's"], '--smoke "it\'s"'),
         (["check", "oci:x", "--dry-run"], "--fix"),
         (["annotate", "oci:x", "-a", "k=1", "--remove", "k"], "--remove"),
         (["inspect", "oci:x", "--creds", "a:b"], "--password-stdin"),
