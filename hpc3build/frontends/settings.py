@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from hpc3build import bases
 from hpc3build.errors import BadReference, InputError
 from hpc3build.facts import Key, cpu, given
 from hpc3build.facts import vocabulary as voc
@@ -192,6 +193,12 @@ class _SettingsReader(Section):
         for name in (pairs := self.pairs("env")):
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise InputError(f"{self.section('env').where(name)}: not the name of an environment variable")
+        for entry in pairs.get("PATH", "/").split(":"):
+            if not entry.startswith("/") and entry not in bases.PLACES:
+                raise InputError(
+                    f"{self.section('env').where('PATH')}: its entry {entry!r} is no absolute path",
+                    hint="folders with colons between them; $PATH is the place of the base's, which are behind else",
+                )
         return pairs
 
     def _rank(self) -> int | None:
