@@ -32,6 +32,7 @@ LONG = "a" * 5000
         (["check", "oci:x", FORGED], "unrecognized arguments"),
         (["render", "x", "--entrypoint", "bash"], "bash"),
         (["annotate", "oci:x"], "nothing to write"),
+        (["annotate", "oci:x", "-a", "org.supercontainers.documentation=hello"], "base64 of markdown"),
         (["facts", "x", "--nope"], "--nope"),
         (["render", "x", "--optarch=GENERIC"], "--target"),
         (["check", "oci:x", "--smoke", "true"], "--run"),

@@ -201,6 +201,7 @@ WRONG = [
     ("labels: {org.supercontainers.gpus: none}", "labels:org.supercontainers.gpus", "did you mean org.supercontainers"),
     ("labels: {org.supercontainers.gpu: nvidia}", "labels:org.supercontainers.gpu", "expected LIST of cuda"),
     ("labels: {io.archspec.cpu.target: zen99}", "labels:io.archspec.cpu.target", "did you mean"),
+    ("labels: {org.supercontainers.documentation: hello}", "labels:org.supercontainers.documentation", "base64"),
     ("mpi: mpi_replace", "mpi", "a mapping"),
     ("mpi: {mode: nonsense}", "mpi:mode", "expected LIST, best first, of mpi_replace"),
     ("mpi: {mode: 'mpi_replace, mpi_system'}", "mpi:mode", "'mpi_replace, mpi_system' is not a value"),
