@@ -224,6 +224,7 @@ class _SettingsReader(Section):
             except InputError as error:
                 hint = "docs is the name of a file beside the recipe, or markdown of several words or lines"
                 raise InputError(f"{self.where('docs')}: {error.message}", hint=hint) from error
+        given.refuse_password(self.where("docs"), docs)
         try:
             size = len(docs.encode())
         except UnicodeEncodeError as error:

@@ -313,6 +313,15 @@ def test_docs_that_name_no_file_beside_the_recipe(docs: str, told: str, tmp_path
     assert "not yours" not in error.message
 
 
+@pytest.mark.parametrize("docs", ["see https://u:sekret@h/x", "https://u:sekret@h/x", "README.md"])
+def test_docs_with_the_password_of_a_url_are_refused(docs: str, tmp_path: Path) -> None:
+    """The label's base64 hides it from every other look."""
+    (tmp_path / "README.md").write_text("# Read\n<https://u:sekret@h/x>\n")
+    error = refused(tmp_path, f"title: x\ndocs: {docs}\n")
+    assert error.message == f"{tmp_path}/hpc3build.yaml:2: docs: the password of https://…@h/x would be public"
+    assert "sekret" not in str(error.hint)
+
+
 @pytest.mark.parametrize(
     ("docs", "text"),
     [
@@ -321,6 +330,7 @@ def test_docs_that_name_no_file_beside_the_recipe(docs: str, told: str, tmp_path
         ("doc/guide", "guide\n"),
         ("https://example.org/guide.md", "https://example.org/guide.md"),
         ("see https://example.org/guide.md", "see https://example.org/guide.md"),
+        ("see https://USER:$TOKEN@h/x", "see https://USER:$TOKEN@h/x"),
         ("An image of GROMACS.", "An image of GROMACS."),
         ("for CPU and/or GPU", "for CPU and/or GPU"),
         ("doc", "doc"),
