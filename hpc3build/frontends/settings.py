@@ -240,7 +240,7 @@ class _SettingsReader(Section):
         """``text`` where it names a file or can be meant for nothing else."""
         if not text.isprintable() or len(text) > 200 or "://" in text:
             return None
-        like_one = text.endswith((".md", ".markdown", ".txt", ".rst")) or ("/" in text and " " not in text)
+        like_one = text.endswith((".md", ".markdown", ".txt", ".rst")) or not re.search(r"\s", text)
         return text if like_one or (text and (self.path.parent / text).is_file()) else None
 
     def _smoke(self) -> str | None:

@@ -288,6 +288,11 @@ NO_DOCS = [
     ("x.rst", "no such file"),
     ("doc/guide", "no such file"),
     ("folder/", "is a folder"),
+    ("folder", "is a folder"),
+    (".", "is a folder"),
+    ("README", "no such file"),
+    ("Makefile", "no such file"),
+    ("5", "no such file"),
     ("../outside.md", "lies outside of the recipe's folder"),
     ("link.md", "lies outside of the recipe's folder"),
     ("../../../../../../../../../../etc/passwd", "lies outside of the recipe's folder"),
@@ -333,7 +338,7 @@ def test_docs_with_the_password_of_a_url_are_refused(docs: str, tmp_path: Path) 
         ("see https://USER:$TOKEN@h/x", "see https://USER:$TOKEN@h/x"),
         ("An image of GROMACS.", "An image of GROMACS."),
         ("for CPU and/or GPU", "for CPU and/or GPU"),
-        ("doc", "doc"),
+        ("README", "All of it\n"),
         ("|\n  # Title\n  see/README.md\n", "# Title\nsee/README.md\n"),
         ('"a\\0b"', "a\0b"),
     ],
@@ -341,7 +346,12 @@ def test_docs_with_the_password_of_a_url_are_refused(docs: str, tmp_path: Path) 
 )
 def test_docs_are_a_file_or_the_text(docs: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "doc").mkdir()
-    for name, content in (("README.md", "# Read\nme\n"), ("notes of mine", "notes\n"), ("doc/guide", "guide\n")):
+    for name, content in (
+        ("README.md", "# Read\nme\n"),
+        ("notes of mine", "notes\n"),
+        ("doc/guide", "guide\n"),
+        ("README", "All of it\n"),
+    ):
         (tmp_path / name).write_text(content)
     assert settings(tmp_path, f"docs: {docs}\n").docs == text
 
