@@ -31,7 +31,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="ENGINE",
         help="run it too: podman, buildah, docker, charliecloud, and the run scripts of apptainer and enroot",
     )
-    parser.add_argument("--smoke", metavar="COMMAND", default="", help="with --run, a test of the application to run")
+    parser.add_argument("--smoke", metavar="LINE", help="with --run, a line of shell that tests the application")
     parser.add_argument(
         "--static",
         choices=("config", "layers"),
@@ -63,7 +63,7 @@ def _check(options: argparse.Namespace) -> int:
     for name in ("dry_run", "entrypoint", "to", "receipt", "backup_tag"):
         if getattr(options, name) not in (None, False):
             raise InputError(f"--{name.replace('_', '-')} goes with --fix")
-    if options.smoke and not options.engines:
+    if options.smoke is not None and not options.engines:
         raise InputError("--smoke is run under an engine: name one with --run")
     check_writable(options.junit, options.sarif)
     checked = check(
@@ -72,7 +72,7 @@ def _check(options: argparse.Namespace) -> int:
         run,
         shared.access(options),
         layers=options.static == "layers",
-        smoke=shared.words("--smoke", options.smoke),
+        smoke=shared.line_of_shell("--smoke", options.smoke),
     )
     if options.junit:
         write_atomically(options.junit, report_check.as_junit(checked))
@@ -96,7 +96,7 @@ def _fix(options: argparse.Namespace) -> int:
     from hpc3build.workflows.mend import mend
     from hpc3build.workflows.placing import Placing
 
-    if options.engines or options.static == "config" or options.smoke:
+    if options.engines or options.static == "config" or options.smoke is not None:
         raise InputError("--fix looks at configuration and layers: it cannot go with --run, --smoke and --static")
     if options.junit or options.sarif:
         raise InputError("--junit and --sarif are of a check: they cannot go with --fix", hint="check again, behind it")

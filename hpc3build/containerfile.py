@@ -25,6 +25,10 @@ ENTRYPOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 CMD = ("/bin/bash",)
+#: What runs a line of shell, and ends as it does: an entry point that joins its arguments would lose its quotes.
+SHELL = ("/bin/bash", "-c", "--")
+#: The same in the environment that both entry points give a command.
+LOGIN_SHELL = ("/bin/bash", "-l", "-c", "--")
 
 
 #: The formats, and the name of each one's file in a build context.
@@ -101,8 +105,14 @@ def build_context(
     frontend = context.template.split(".")[0]
     variables = {**_OPTIONAL, **context.variables}
     planned = variables.pop("static_env")
-    environment = {**planned, **settings.env}
     own = [entry for entry in planned["PATH"].split(":") if entry not in bases.PATH.split(":")]
+    stated = dict(settings.env)
+    environment = {**planned, **stated}
+    if "PATH" in stated:
+        stated["PATH"] = bases.with_own(stated["PATH"])
+        behind = stated["PATH"].split(":")
+        own = [entry for entry in own if entry not in behind]
+        environment["PATH"] = ":".join([*own, *behind])
     final_image = base_image(variables["final_image"])
     for image in ("builder_image", "final_image"):
         named = base_image(variables[image])
@@ -119,7 +129,7 @@ def build_context(
         "carried": bool(context.sources or context.large),
     }
     files = {f"hpc3build/{name}": data for name, data in (*_shared(frontend), *context.files.items())}
-    files["hpc3build/env.json"] = (json.dumps(dict(settings.env), indent=1, sort_keys=True) + "\n").encode()
+    files["hpc3build/env.json"] = (json.dumps(stated, indent=1, sort_keys=True) + "\n").encode()
     mounted = files["hpc3build/site.sh"] + files["hpc3build/finish.sh"]
     variables["digest"] = hashlib.sha256(mounted).hexdigest()[:12]
     files |= {f"sources/{name}": data for name, data in context.sources.items()}
@@ -134,7 +144,7 @@ def build_context(
         context.secrets,
         variables["final_image"].partition("@")[2] or None,
         MappingProxyType({f"sources/{name}": path for name, path in sorted(context.large.items())}),
-        () if "PATH" in settings.env else tuple(own),
+        tuple(own),
     )
 
 

@@ -295,14 +295,19 @@ def _place_of(path: Path) -> str:
         return ""
 
 
-def words(option: str, text: str) -> tuple[str, ...]:
-    """A command's words as a shell would see them. Raises InputError."""
+def line_of_shell(option: str, text: str | None) -> str:
+    """A command line, empty where none is given. Raises InputError for an empty one and a missing quote."""
     import shlex
 
+    if text is None:
+        return ""
     try:
-        return tuple(shlex.split(text))
+        words = shlex.split(text)
     except ValueError as error:
         raise InputError(f"{option} {text!r}: {error}") from error
+    if not words:
+        raise InputError(f"{option}: its value is empty", hint="leave it out")
+    return text
 
 
 def add_depth(parser: argparse.ArgumentParser) -> None:

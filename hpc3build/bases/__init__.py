@@ -11,10 +11,38 @@ from hpc3build.bases.managers import MANAGERS, Manager
 from hpc3build.bases.table import BASES, Base
 from hpc3build.errors import InputError
 
-__all__ = ["BASES", "COMPILER_PACKAGES", "MANAGERS", "PATH", "Base", "Manager", "find", "images", "known", "provided"]
+__all__ = [
+    "BASES",
+    "COMPILER_PACKAGES",
+    "MANAGERS",
+    "PATH",
+    "Base",
+    "Manager",
+    "find",
+    "images",
+    "known",
+    "provided",
+    "with_own",
+]
 
 #: Where every base has its own programs, for images that say nothing.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: The base's own place in a PATH that a recipe states.
+PLACES = ("$PATH", "${PATH}")
+
+
+def with_own(path: str) -> str:
+    """A recipe's own PATH with the base's entries: where it names their place or some of them, else behind."""
+    entries = list(dict.fromkeys(PLACES[0] if entry in PLACES else entry for entry in path.split(":")))
+    system = PATH.split(":")
+    if PLACES[0] in entries:
+        at = entries.index(PLACES[0])
+        del entries[at]
+    else:
+        at = max((number for number, entry in enumerate(entries, 1) if entry in system), default=len(entries))
+    return ":".join([*entries[:at], *(entry for entry in system if entry not in entries), *entries[at:]])
+
+
 #: Debian's package of each compiler that is not among the builder's own.
 COMPILER_PACKAGES: Mapping[str, str] = MappingProxyType({"clang": "clang", "llvm": "clang"})
 # Packages that images of these names bring; Spack's names.

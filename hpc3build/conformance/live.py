@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from hpc3build import bases
 from hpc3build.conformance.rule import Image, Remark, Rule
 from hpc3build.conformance.rules import BY_ID
-from hpc3build.containerfile import ENTRYPOINTS
+from hpc3build.containerfile import ENTRYPOINTS, LOGIN_SHELL, SHELL
 from hpc3build.engines import DEFAULT, ENTRY_POINT, FOLDER, GROUPS, MOUNTS, PID_NAMESPACE, READ_ONLY, How, Launcher
 from hpc3build.errors import ToolError
 from hpc3build.findings import Finding, Outcome
@@ -58,14 +58,24 @@ class Way:
     lost_by_hpc3: bool = False
 
 
-def ways(path: str, smoke: Sequence[str] = ()) -> tuple[Way, ...]:
-    """Every way that is asked as every user; ``path`` is the PATH that the application needs, ``smoke`` its test."""
-    own = (
-        Way(BY_ID["smoke"], tuple(smoke), None),
-        Way(BY_ID["smoke-bypassed"], tuple(smoke), None, How(entrypoint=False)),
+def _tests(image: Image, smoke: str) -> tuple[Way, ...]:
+    """A line of shell: through the entry point, then in a shell that has config.Env alone.
+
+    Our entry points are a login shell, which runs the line itself: HPC3's would lose its quotes and its status.
+    """
+    bypassed = How(entrypoint=False)
+    through = (LOGIN_SHELL, bypassed) if image.config.entrypoint in ENTRYPOINTS.values() else (SHELL, DEFAULT)
+    return tuple(
+        Way(BY_ID[rule], (*shell, smoke), None, how)
+        for rule, (shell, how) in (("smoke", through), ("smoke-bypassed", (SHELL, bypassed)))
     )
+
+
+def ways(image: Image, smoke: str = "") -> tuple[Way, ...]:
+    """Every way that is asked as every user; ``smoke`` is the application's own test."""
+    path = application_path(image)
     return (
-        *(own if smoke else ()),
+        *(_tests(image, smoke) if smoke else ()),
         Way(BY_ID["login-shell"], (), "42", How(stdin="echo $((6*7))\n"), needs=frozenset({ENTRY_POINT})),
         Way(BY_ID["arguments"], ("printenv", "PATH"), path),
         Way(BY_ID["quoting"], ("printf", "<%s>", "a  b", "*", "c"), "<a  b><*><c>", lost_by_hpc3=True),
@@ -78,17 +88,17 @@ def ways(path: str, smoke: Sequence[str] = ()) -> tuple[Way, ...]:
     )
 
 
-def live(launcher: Launcher, name: str, image: Image, smoke: Sequence[str] = ()) -> Iterator[Finding]:
+def live(launcher: Launcher, name: str, image: Image, smoke: str = "") -> Iterator[Finding]:
     """Ask in every way as every user, then once what does not depend on the user.
 
-    ``name`` is the image's, unprepared; ``smoke`` a command that proves the application.
+    ``name`` is the image's, unprepared; ``smoke`` a line of shell that proves the application.
 
     An engine that starts nothing here says nothing of the image: one finding, UNKNOWN.
     """
 
     def cells(run: _Run) -> Iterator[_Cell]:
         for user in USERS:
-            yield from (partial(run.ask, way, user) for way in ways(application_path(image), smoke))
+            yield from (partial(run.ask, way, user) for way in ways(image, smoke))
             yield partial(run.scratch, user)
         yield from (partial(asked, UNKNOWN) for asked in (run.signals, run.quiet, run.fast, run.strict))
 
@@ -103,7 +113,7 @@ def prove(launcher: Launcher, name: str, image: Image) -> Iterator[Finding]:
     """The cells that a build looks at before it publishes, as nobody and as an unknown user."""
 
     def cells(run: _Run) -> Iterator[_Cell]:
-        asked = [way for way in ways(application_path(image)) if way.rule.id in _PROOF]
+        asked = [way for way in ways(image) if way.rule.id in _PROOF]
         return (partial(run.ask, way, user) for user in (NOBODY, UNKNOWN) for way in asked)
 
     return _asked(launcher, name, image, cells)

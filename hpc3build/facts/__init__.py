@@ -47,7 +47,7 @@ class Key:
 
     ``grammar`` is the value's form in words, ``pattern`` the regular expression that it must match in full.
     ``condition`` tells when a conditional key applies. ``confirmed`` is False where the key or its values are this
-    project's own and no public text carries them yet.
+    project's own and no public text carries them yet. ``further`` asks of a value what no pattern can.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Key:
     condition: str = ""
     aliases: tuple[str, ...] = ()
     confirmed: bool = True
+    further: Callable[[str], bool] | None = None
 
     def normal(self, value: str) -> str:
         """``value`` as rule N3 writes it: a LIST sorted, each item once, unless its order means something."""
@@ -74,7 +75,7 @@ class Key:
 
     def check(self, value: str) -> None:
         """Raise InputError when ``value`` does not follow the grammar or is too long for a label."""
-        if not self.pattern.fullmatch(value):
+        if not self.pattern.fullmatch(value) or (self.further is not None and not self.further(value)):
             raise InputError(f"{self.name}: {value!r} is not a value of this key", hint=f"expected {self.grammar}")
         check_pair(self.name, value)
 

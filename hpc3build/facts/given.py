@@ -9,6 +9,7 @@ from hpc3build.errors import InputError
 from hpc3build.facts import cpu
 from hpc3build.facts import vocabulary as voc
 from hpc3build.pairs import check_pair
+from hpc3build.urls import with_password
 
 _OWN = tuple(name for name in voc.BY_NAME if name.startswith(voc.PREFIXES))
 
@@ -34,11 +35,22 @@ def checked(key: str, value: str) -> str:
     """
     refuse_forbidden((key,))
     _refuse_nearly(key)
+    refuse_password(key, value)
     if (known := voc.BY_NAME.get(key)) is not None and known.name == key:
         known.check(value)
+        if known is voc.DOCUMENTATION:
+            refuse_password(key, voc.markdown(value))
         return known.normal(value)
     check_pair(key, value)
     return value
+
+
+def refuse_password(where: str, text: str) -> None:
+    """Raise InputError for a text that becomes public and has a URL with a password, which is not repeated."""
+    if (url := with_password(text)) is not None:
+        raise InputError(
+            f"{where}: the password of {url} would be public", hint="leave it out: whoever may read the image reads it"
+        )
 
 
 def refuse_forbidden(keys: Iterable[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import TypeGuard
 
@@ -32,10 +34,27 @@ def _one_of(*values: str) -> str:
 
 
 def _key(name: str, grammar: str, pattern: str, need: Need, place: Place, derived: str, consumers: str,
-         subject: str, *, condition: str = "", aliases: tuple[str, ...] = (), confirmed: bool = True) -> Key:
+         subject: str, *, condition: str = "", aliases: tuple[str, ...] = (), confirmed: bool = True,
+         further: Callable[[str], bool] | None = None) -> Key:
     return Key(name=name, grammar=grammar, pattern=re.compile(pattern, re.ASCII), need=need, place=place,
                derived=derived, consumers=consumers, subject=subject, condition=condition, aliases=aliases,
-               confirmed=confirmed)
+               confirmed=confirmed, further=further)
+
+
+def markdown(value: str) -> str:
+    """The text in a value of DOCUMENTATION.
+
+    Raises binascii.Error or UnicodeEncodeError for what is no base64, UnicodeDecodeError for what is not of UTF-8.
+    """
+    return base64.b64decode(value.encode("ascii"), validate=True).decode()
+
+
+def _is_markdown(value: str) -> bool:
+    try:
+        markdown(value)
+    except ValueError:
+        return False
+    return True
 
 
 _MODES = ("mpi_replace", "mpi_system", "libfabric_inject", "ucx_inject", "mpi_translate")
@@ -116,8 +135,8 @@ TOOLS = _key(
     _P + "tools", "LIST of executables on the login PATH", _list_of(r"[A-Za-z0-9][A-Za-z0-9._+-]*"), O, L, "probe list",
     "users", "system", confirmed=False)
 DOCUMENTATION = _key(
-    _P + "documentation", "base64 of markdown of at most 3045 bytes", r"[A-Za-z0-9+/]+=*", O, L | R,
-    "the recipe's docs", "hpc3build docs", "provenance", confirmed=False)
+    _P + "documentation", "base64 of markdown of at most 3045 bytes", r"[A-Za-z0-9+/]+={0,2}", O, L | R,
+    "the recipe's docs", "hpc3build docs", "provenance", confirmed=False, further=_is_markdown)
 VOCABULARY = _key(
     _T + "vocabulary", "0", r"\d+", M, L | D, "constant", "version gate", "provenance")
 CONFORMANCE = _key(

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from hpc3build import bases
 from hpc3build.errors import BadReference, InputError
 from hpc3build.facts import Key, cpu, given
 from hpc3build.facts import vocabulary as voc
@@ -192,6 +193,12 @@ class _SettingsReader(Section):
         for name in (pairs := self.pairs("env")):
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise InputError(f"{self.section('env').where(name)}: not the name of an environment variable")
+        for entry in pairs.get("PATH", "/").split(":"):
+            if not entry.startswith("/") and entry not in bases.PLACES:
+                raise InputError(
+                    f"{self.section('env').where('PATH')}: its entry {entry!r} is no absolute path",
+                    hint="folders with colons between them; $PATH is the place of the base's, which are behind else",
+                )
         return pairs
 
     def _rank(self) -> int | None:
@@ -217,6 +224,7 @@ class _SettingsReader(Section):
             except InputError as error:
                 hint = "docs is the name of a file beside the recipe, or markdown of several words or lines"
                 raise InputError(f"{self.where('docs')}: {error.message}", hint=hint) from error
+        given.refuse_password(self.where("docs"), docs)
         try:
             size = len(docs.encode())
         except UnicodeEncodeError as error:
@@ -232,11 +240,11 @@ class _SettingsReader(Section):
         """``text`` where it names a file or can be meant for nothing else."""
         if not text.isprintable() or len(text) > 200 or "://" in text:
             return None
-        like_one = text.endswith((".md", ".markdown", ".txt", ".rst")) or ("/" in text and " " not in text)
+        like_one = text.endswith((".md", ".markdown", ".txt", ".rst")) or not re.search(r"\s", text)
         return text if like_one or (text and (self.path.parent / text).is_file()) else None
 
     def _smoke(self) -> str | None:
-        """A command as a shell would read it, so that a missing quote is told before hours of building."""
+        """A line of shell; a missing quote is told before hours of building."""
         smoke = self.text("smoke")
         try:
             shlex.split(smoke or "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -12,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hpc3build import rewrite, site
-from hpc3build.containerfile import ENTRYPOINTS
+from hpc3build.containerfile import LOGIN_SHELL
 from hpc3build.engines import Engine, How
 from hpc3build.environment import baked_environment
 from hpc3build.errors import Contradiction, InputError, ToolError
@@ -139,15 +138,15 @@ def _home() -> Path:
 
 
 def _smoke(planned: Planned, engine: Engine, image: str) -> None:
-    """The recipe's own test, as nobody, through the entry point, before anything is published."""
-    settings = planned.recipe.settings
-    if not settings.smoke:
+    """The recipe's own test, as nobody, in a login shell, before anything is published."""
+    smoke = planned.recipe.settings.smoke
+    if not smoke:
         return
-    argv = [*ENTRYPOINTS[settings.entry], *shlex.split(settings.smoke)]
-    done = engine.run(image, argv, How(user="65534:65534", entrypoint=False, timeout=SMOKE_SECONDS))
+    how = How(user="65534:65534", entrypoint=False, timeout=SMOKE_SECONDS)
+    done = engine.run(image, [*LOGIN_SHELL, smoke], how)
     if done.returncode != 0:
         raise ToolError(
-            f"the smoke test {settings.smoke!r} failed as nobody: {failure(done)}",
+            f"the smoke test {smoke!r} failed as nobody: {failure(done)}",
             hint="nothing was published; if it is the engine that cannot run here, see docs/troubleshooting.md",
         )
 

@@ -6,7 +6,7 @@ import base64
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,11 +51,11 @@ def check(
     access: Access | None = None,
     *,
     layers: bool = True,
-    smoke: Sequence[str] = (),
+    smoke: str = "",
 ) -> Checked:
     """Static findings, then those of each engine named. Without ``layers`` only manifest and configuration are read.
 
-    ``smoke`` is a command that proves the application; it is run, too.
+    ``smoke`` is a line of shell that proves the application; it is run, too.
     An engine that starts nothing is a finding, too.
 
     Raises InputError for an unknown engine and for an index, ToolMissing, and StoreError and ImageError where the image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -106,7 +105,7 @@ def docs(reference: Reference, wanted: Wanted, reading: Reading) -> tuple[str, t
 def _decoded(value: str, reference: Reference, digest: str) -> str:
     where = f"{reference.at(digest)}: {voc.DOCUMENTATION.name}"
     try:
-        return base64.b64decode(value.encode("ascii"), validate=True).decode()
+        return voc.markdown(value)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise ImageError(f"{where}: not base64", hint="annotate -a writes it anew: base64 of markdown") from error
     except UnicodeDecodeError as error:

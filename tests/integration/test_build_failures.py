@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc3build.recipe import ENTRYPOINTS
 from tests.integration.support import RECIPE, ROOT, Built, digest_in, hpc3build, images, sh, snapshot
 
 pytestmark = pytest.mark.engine
@@ -104,6 +106,16 @@ def test_a_smoke_test_that_fails(recipe: Path, base: str, old: Path) -> None:
     message = done.stderr[done.stderr.rindex("hpc3build: error:") :]
     assert "smoke" in message and "mpi-hello-is-not-there: command not found" in message
     assert "exit status 127" in message and "nothing was published" in message
+
+
+@pytest.mark.parametrize("entry", ENTRYPOINTS)
+def test_a_smoke_test_is_a_line_of_shell_whose_status_counts(entry: str, recipe: Path, base: str, old: Path) -> None:
+    """Both entry points run the words of a command: a line's quotes, pipes and status were lost on the way."""
+    line = "mpi-hello >/dev/null && sh -c 'exit 3' | cat; exit $((PIPESTATUS[0] + 1))"
+    edit(recipe / "hpc3build.yaml", ("smoke: mpi-hello", f"smoke: {json.dumps(line)}\nentrypoint: {entry}"))
+    done = hpc3build("build", recipe, "-t", f"oci:{old}:1.0", "--base", base, check=False)
+    assert done.returncode == 3 and "exit status 4" in done.stderr and line in done.stderr
+    assert "nothing was published" in done.stderr
 
 
 def test_a_base_that_does_not_exist(recipe: Path, old: Path) -> None:

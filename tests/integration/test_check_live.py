@@ -142,6 +142,20 @@ def test_one_fault_is_told_by_its_own_rule(
     assert {one["rule"] for one in findings if one["outcome"] not in ("OK", "UNKNOWN")} == rules
 
 
+@pytest.mark.parametrize("entry", ENTRYPOINTS)
+def test_a_smoke_test_that_fails_under_either_entry_point(
+    entry: str, mpi_hello: Built, tmp_path: Path, leftover_containers: None
+) -> None:
+    reference = variant(mpi_hello.layout, tmp_path / "l", Entrypoint=list(ENTRYPOINTS[entry]))
+    line = "mpi-hello >/dev/null && sh -c 'exit 3'"
+    status, findings = check(reference, "--run", "podman", "--smoke", line)
+    told = [one for one in findings if one["rule"].startswith("smoke")]
+    assert status == 1 and len(told) == 2 * len(USERS)
+    assert {(one["outcome"], one["message"].partition(":")[0]) for one in told} == {
+        ("FAILS", "exit status 3 instead of 0")
+    }
+
+
 def test_an_engine_that_starts_nothing_says_nothing_of_the_image(
     mpi_hello: Built, tmp_path: Path, leftover_containers: None
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -35,9 +36,12 @@ LONG = "a" * 5000
         (["check", "oci:x", FORGED], "unrecognized arguments"),
         (["render", "x", "--entrypoint", "bash"], "bash"),
         (["annotate", "oci:x"], "nothing to write"),
+        (["annotate", "oci:x", "-a", "org.supercontainers.documentation=hello"], "base64 of markdown"),
         (["facts", "x", "--nope"], "--nope"),
         (["render", "x", "--optarch=GENERIC"], "--target"),
         (["check", "oci:x", "--smoke", "true"], "--run"),
+        (["check", "oci:x", "--run", "podman", "--smoke", " "], "--smoke: its value is empty"),
+        (["check", "oci:x", "--run", "podman", "--smoke", "it's"], '--smoke "it\'s"'),
         (["check", "oci:x", "--dry-run"], "--fix"),
         (["annotate", "oci:x", "-a", "k=1", "--remove", "k"], "--remove"),
         (["inspect", "oci:x", "--creds", "a:b"], "--password-stdin"),
@@ -74,6 +78,21 @@ def test_usage(arguments: list[str], told: str) -> None:
 def test_the_password_of_a_url_is_not_repeated() -> None:
     for arguments in (["inspect", "oci:x", "https://bob:hunter2@host/x"], ["inspect", "https://bob:hunter2@host/x"]):
         assert "hunter2" not in assert_one_message(hpc3build(*arguments), 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("org.example.index", "see https://u:sekret@h/x"),
+        ("org.opencontainers.image.source", "https://u:sekret@h/x"),
+        ("org.opencontainers.image.source", "https://u:sekret@h/x of mine"),
+        ("org.supercontainers.documentation", base64.b64encode(b"see https://u:sekret@h/x\n").decode()),
+    ],
+)
+def test_a_pair_with_the_password_of_a_url_is_refused_and_not_repeated(key: str, value: str) -> None:
+    told = assert_one_message(hpc3build("annotate", "oci:x", "-a", f"{key}={value}"), 2)
+    assert f"{key}: the password of https://…@h/x would be public" in told
+    assert "sekret" not in told and value not in told
 
 
 @pytest.mark.parametrize("argument", ["--nothing-like-it", "-z", "more"])

@@ -242,6 +242,40 @@ def test_what_an_engine_lacks_is_never_green(tmp_path: Path) -> None:
     assert "login" not in conformance.proven(findings) and "nobody" in conformance.proven(findings)
 
 
+SMOKE = {"true": 0, "sh -c 'exit 3'": 1, "echo one | grep -q two": 1, "true && exit 4": 1, "true; false": 1, "-x": 1}
+
+
+@pytest.mark.parametrize(("line", "wrong"), SMOKE.items())
+@pytest.mark.parametrize("entry", [*ENTRYPOINTS.values(), None, ("/usr/bin/env", "MINE=1")])
+def test_a_smoke_test_is_a_line_of_shell(tmp_path: Path, entry: tuple[str, ...] | None, line: str, wrong: int) -> None:
+    """Run by a real shell, as an engine would: what must fail fails through every entry point, and round it."""
+
+    def does(argv: Sequence[str], how: How) -> Completed | None:
+        import subprocess
+
+        if line not in argv:
+            return None
+        given = [*(entry or ()), *argv] if how.entrypoint else list(argv)
+        env = {"HOME": str(tmp_path), "PATH": PATH}
+        done = subprocess.run(given, env=env, capture_output=True, text=True, check=False)
+        return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
+
+    given = image(tmp_path / "i", Env=[f"PATH={PATH}"], Entrypoint=list(entry) if entry else None)
+    found = [one for one in conformance.live(Container(does), "image", given, line) if one.rule.startswith("smoke")]
+    assert {one.rule for one in found} == {"smoke", "smoke-bypassed"} and len(found) == 8
+    assert {one.outcome for one in found} == {Outcome.FAILS if wrong else Outcome.OK}, found
+
+
+@pytest.mark.parametrize("entry", ENTRYPOINTS.values())
+def test_a_smoke_test_has_the_login_shells_environment_and_round_it_the_configurations(
+    tmp_path: Path, entry: tuple[str, ...]
+) -> None:
+    engine = Container()
+    list(conformance.live(engine, "image", image(tmp_path, Entrypoint=list(entry)), "app --x"))
+    asked = {argv: how.entrypoint for argv, how in engine.seen if "app --x" in argv}
+    assert asked == {("/bin/bash", "-l", "-c", "--", "app --x"): False, ("/bin/bash", "-c", "--", "app --x"): False}
+
+
 # ---- run scripts re-enacted
 
 

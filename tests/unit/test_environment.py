@@ -75,8 +75,38 @@ def test_without_a_record_nothing_is_known() -> None:
     assert baked_environment({}, {"PATH": "/opt/a/bin"}, ("/opt/a/bin",)) == {}
 
 
-@pytest.mark.parametrize(("env", "expected"), [({}, ["mpi-hello/1.0-gompi-system/bin"]), ({"PATH": "/mine"}, [])])
-def test_what_a_context_expects(env: dict[str, str], expected: list[str]) -> None:
-    """Of a PATH that the recipe states itself, nothing is expected."""
+BIN = "/opt/easybuild/software/mpi-hello/1.0-gompi-system/bin"
+
+
+@pytest.mark.parametrize(("env", "expected"), [({}, (BIN,)), ({"PATH": "/mine"}, (BIN,)), ({"PATH": f"{BIN}:/x"}, ())])
+def test_what_a_context_expects(env: dict[str, str], expected: tuple[str, ...]) -> None:
+    """The application's entries, but what the recipe states itself, which stays whatever the builder finds."""
     context = render((str(ROOT / "recipes/mpi-hello"),), Settings(base="debian:12", env=env), run).context
-    assert list(context.expected) == [f"/opt/easybuild/software/{entry}" for entry in expected]
+    assert context.expected == expected
+
+
+@pytest.mark.parametrize(
+    ("stated", "path"),
+    [
+        ("/mine/bin", f"/mine/bin:{bases.PATH}"),
+        ("/mine/bin:$PATH", f"/mine/bin:{bases.PATH}"),
+        ("$PATH:/mine/bin", f"{bases.PATH}:/mine/bin"),
+        ("${PATH}:/mine/bin", f"{bases.PATH}:/mine/bin"),
+        ("/mine/bin:$PATH:/mine/sbin:${PATH}:/mine/bin", f"/mine/bin:{bases.PATH}:/mine/sbin"),
+        ("$PATH", bases.PATH),
+        ("/a:/usr/bin:/b", "/a:/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin:/bin:/b"),
+        ("/usr/bin:$PATH", "/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin:/bin"),
+    ],
+)
+def test_a_recipes_own_path_stands_between_the_applications_and_the_bases(stated: str, path: str) -> None:
+    """In the text, in what the builder captures and in the configuration that is made of both."""
+    given = Settings(base="debian:12", env={"PATH": stated})
+    context = render((str(ROOT / "recipes/mpi-hello"),), given, run).context
+    assert f'\nENV PATH="{BIN}:{path}"\n' in context.containerfile
+    own = json.loads(context.files["hpc3build/env.json"])
+    assert own == {"PATH": path}
+    for found in ([BIN], []):
+        record = record_of({"prepend": {"PATH": found} if found else {}, "set": own})
+        whole = ":".join([*found, path])
+        for env in ({"PATH": f"{BIN}:{path}"}, {}):
+            assert baked_environment({ENVIRONMENT: record}, env, context.expected) == {"PATH": whole}

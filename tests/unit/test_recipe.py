@@ -201,6 +201,7 @@ WRONG = [
     ("labels: {org.supercontainers.gpus: none}", "labels:org.supercontainers.gpus", "did you mean org.supercontainers"),
     ("labels: {org.supercontainers.gpu: nvidia}", "labels:org.supercontainers.gpu", "expected LIST of cuda"),
     ("labels: {io.archspec.cpu.target: zen99}", "labels:io.archspec.cpu.target", "did you mean"),
+    ("labels: {org.supercontainers.documentation: hello}", "labels:org.supercontainers.documentation", "base64"),
     ("mpi: mpi_replace", "mpi", "a mapping"),
     ("mpi: {mode: nonsense}", "mpi:mode", "expected LIST, best first, of mpi_replace"),
     ("mpi: {mode: 'mpi_replace, mpi_system'}", "mpi:mode", "'mpi_replace, mpi_system' is not a value"),
@@ -230,6 +231,11 @@ WRONG = [
     ("pins: {spack: 'v1;id'}", "pins:spack", "is not a release"),
     ("pins: {spack-packages: 'a b'}", "pins:spack-packages", "is not a release"),
     ("pins: {easybuild: '5.1 --pre'}", "pins:easybuild", "is not a release"),
+    ('env: {PATH: ""}', "env:PATH", "its entry '' is no absolute path"),
+    ("env: {PATH: relative}", "env:PATH", "its entry 'relative' is no absolute path"),
+    ("env: {PATH: '/a::/b'}", "env:PATH", "its entry '' is no absolute path"),
+    ("env: {PATH: '/a:/b:'}", "env:PATH", "$PATH is the place of the base's"),
+    ("env: {PATH: '$HOME/bin'}", "env:PATH", "its entry '$HOME/bin' is no absolute path"),
     ("pins: {archspec: '$(id)'}", "pins:archspec", "is not a release"),
     ("pins: {clingo: ''}", "pins:clingo", "is not a release"),
     *((f'{key}: ""', key, "empty") for key in ("title", "base", "target", "docs", "smoke", "spack_keys")),
@@ -282,6 +288,11 @@ NO_DOCS = [
     ("x.rst", "no such file"),
     ("doc/guide", "no such file"),
     ("folder/", "is a folder"),
+    ("folder", "is a folder"),
+    (".", "is a folder"),
+    ("README", "no such file"),
+    ("Makefile", "no such file"),
+    ("5", "no such file"),
     ("../outside.md", "lies outside of the recipe's folder"),
     ("link.md", "lies outside of the recipe's folder"),
     ("../../../../../../../../../../etc/passwd", "lies outside of the recipe's folder"),
@@ -307,6 +318,15 @@ def test_docs_that_name_no_file_beside_the_recipe(docs: str, told: str, tmp_path
     assert "not yours" not in error.message
 
 
+@pytest.mark.parametrize("docs", ["see https://u:sekret@h/x", "https://u:sekret@h/x", "README.md"])
+def test_docs_with_the_password_of_a_url_are_refused(docs: str, tmp_path: Path) -> None:
+    """The label's base64 hides it from every other look."""
+    (tmp_path / "README.md").write_text("# Read\n<https://u:sekret@h/x>\n")
+    error = refused(tmp_path, f"title: x\ndocs: {docs}\n")
+    assert error.message == f"{tmp_path}/hpc3build.yaml:2: docs: the password of https://…@h/x would be public"
+    assert "sekret" not in str(error.hint)
+
+
 @pytest.mark.parametrize(
     ("docs", "text"),
     [
@@ -315,9 +335,10 @@ def test_docs_that_name_no_file_beside_the_recipe(docs: str, told: str, tmp_path
         ("doc/guide", "guide\n"),
         ("https://example.org/guide.md", "https://example.org/guide.md"),
         ("see https://example.org/guide.md", "see https://example.org/guide.md"),
+        ("see https://USER:$TOKEN@h/x", "see https://USER:$TOKEN@h/x"),
         ("An image of GROMACS.", "An image of GROMACS."),
         ("for CPU and/or GPU", "for CPU and/or GPU"),
-        ("doc", "doc"),
+        ("README", "All of it\n"),
         ("|\n  # Title\n  see/README.md\n", "# Title\nsee/README.md\n"),
         ('"a\\0b"', "a\0b"),
     ],
@@ -325,7 +346,12 @@ def test_docs_that_name_no_file_beside_the_recipe(docs: str, told: str, tmp_path
 )
 def test_docs_are_a_file_or_the_text(docs: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "doc").mkdir()
-    for name, content in (("README.md", "# Read\nme\n"), ("notes of mine", "notes\n"), ("doc/guide", "guide\n")):
+    for name, content in (
+        ("README.md", "# Read\nme\n"),
+        ("notes of mine", "notes\n"),
+        ("doc/guide", "guide\n"),
+        ("README", "All of it\n"),
+    ):
         (tmp_path / name).write_text(content)
     assert settings(tmp_path, f"docs: {docs}\n").docs == text
 

@@ -13,6 +13,7 @@ from typing import cast
 
 import pytest
 
+from hpc3build import bases
 from hpc3build.conformance.files import ASKS_FOR_A_NAME
 from hpc3build.environment import ENVIRONMENT, baked_environment
 from hpc3build.evidence.layers import ImageFile, ImageFiles
@@ -360,6 +361,7 @@ def test_environment_survives_the_distributions_profile(name: str, shell: str, t
 
 
 OWN_PATH = ["/mine/bin", "/mine/bin:/usr/bin:/bin", "/usr/bin:/bin:/mine/bin", "/mine/bin:/usr/bin:/bin:/mine/sbin"]
+OWN_PATH += [bases.with_own(path) for path in ("/mine/bin", "$PATH:/mine/bin", "/mine/bin:$PATH:/mine/sbin")]
 OWN = {"JAVA_HOME": "/mine/it's", "MANPATH": "/mine/man:", "INFOPATH": "/mine/info", "XDG_DATA_DIRS": "/mine/share"}
 #: What scripts of a distribution do to variables: set anew (a plain one and a list), set where unset, add to.
 THEIRS = """\

@@ -93,7 +93,7 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     P + "kernel.version": (["3.2.0", "5.4"], [">=3.2", "v5", "linux"]),
     P + "kernel.modules": (["nvidia_uvm,xpmem?", "xpmem"], ["nvidia-uvm", "xpmem??", "?xpmem", "a b"]),
     P + "tools": (["jq,wget", "g++", "x86_64-linux-gnu-gcc"], ["/usr/bin/jq", "jq wget", "-x"]),
-    P + "documentation": (["IyBUaXRsZQo=", "YWJj"], ["# Title", "a b", "=", "a-_b"]),
+    P + "documentation": (["IyBUaXRsZQo=", "YWJj"], ["# Title", "a b", "=", "a-_b", "hello", "YQ", "YWJj====", "Yf8="]),
     T + "vocabulary": (["0", "12"], ["v0", "0.1", "-1"]),
     T + "conformance": (
         ["login", "any-uid,env-baked,exec-args,exit-code,login,nobody"],
