@@ -36,18 +36,38 @@ def read_settings(folder: Path) -> Settings:
 
 
 def read_labels(section: Section, key: str) -> Mapping[str, str]:
-    """Pairs that become labels and annotations, as they are written. Raises InputError with file:line."""
-    pairs = section.pairs(key)
-    found = {}
+    """Pairs that become labels and annotations, as they are written. Raises InputError with file:line.
+
+    An older spelling of a key of the vocabulary (rule N1) says what the newest would.
+    """
+    pairs, place = section.pairs(key), section.section(key)
+    found: dict[str, str] = {}
     for name, value in pairs.items():
-        if voc.BY_NAME.get(name) in STATED:
-            where = section.section(key).where(name)
-            raise InputError(f"{where}: the build states it itself", hint="leave it out")
+        known = voc.BY_NAME.get(name)
+        if known in STATED:
+            raise InputError(f"{place.where(name)}: the build states it itself", hint="leave it out")
         try:
-            found[name] = given.typed(name, value)
+            found[name] = given.typed(known.name if known else name, value)
         except InputError as error:
-            raise InputError(f"{section.section(key).where(name)}: {error.message}", hint=error.hint) from error
+            raise InputError(f"{place.where(name)}: {error.message}", hint=error.hint) from error
+        said = [(other, found[other]) for other in found if known and voc.BY_NAME.get(other) is known]
+        if any(text != found[name] for _, text in said):
+            other, text = said[0]
+            raise InputError(
+                f"{place.where(name)}: {found[name]}, and {other} says {text}: both are spellings of one key",
+                hint=f"keep {known.name if known else other}",
+            )
+    _check_mode(place, found)
     return MappingProxyType(found)
+
+
+def _check_mode(place: Section, found: Mapping[str, str]) -> None:
+    """The mode follows from the target."""
+    target, said = voc.CPU_VERSION.value_in(found), voc.CPU_MODE.value_in(found)
+    if target is not None and said is not None and said != (mode := cpu.mode(target)):
+        raise InputError(
+            f"{place.where(voc.CPU_MODE.name)}: {said}, and the CPU target {target} is {mode}", hint="leave it out"
+        )
 
 
 def _value(section: Section, key: str, fact: Key) -> str | None:

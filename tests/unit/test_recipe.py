@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from hpc3build.errors import InputError
+from hpc3build.facts import vocabulary as voc
 from hpc3build.frontends.settings import read_settings
 from hpc3build.recipe import Recipe, Settings
+from hpc3build.workflows.describe import planned_facts
 from hpc3build.yamlread import read_yaml
+from tests.stacks import root, stack
 
 EVERY_KEY = """\
 title: My application
@@ -137,6 +140,16 @@ def test_a_file_without_a_setting_sets_nothing(text: str, tmp_path: Path) -> Non
         read_yaml(tmp_path / "hpc3build.yaml")
 
 
+@pytest.mark.parametrize("spelling", [voc.CPU_VERSION.name, *voc.CPU_VERSION.aliases])
+def test_a_target_among_labels_is_the_image_s_under_every_spelling(spelling: str, tmp_path: Path) -> None:
+    """Nothing that the build writes beside it says otherwise, nor does the mode."""
+    found = planned_facts(
+        Recipe(origin=tmp_path, folder=tmp_path, settings=settings(tmp_path, f"labels: {{{spelling}: zen3}}\n")),
+        stack(root("a@1", target="x86_64")),
+    )
+    assert (found.value(voc.CPU_VERSION), found.value(voc.CPU_MODE)) == ("zen3", "microarch")
+
+
 def test_none_and_empty(tmp_path: Path) -> None:
     assert read_settings(tmp_path) == Settings()
     assert settings(tmp_path, "{}") == settings(tmp_path, "title:\nenv:\nlabels: {}\nos_packages:\n") == Settings()
@@ -201,6 +214,17 @@ WRONG = [
     ("labels: {org.supercontainers.gpus: none}", "labels:org.supercontainers.gpus", "did you mean org.supercontainers"),
     ("labels: {org.supercontainers.gpu: nvidia}", "labels:org.supercontainers.gpu", "expected LIST of cuda"),
     ("labels: {io.archspec.cpu.target: zen99}", "labels:io.archspec.cpu.target", "did you mean"),
+    ("labels: {org.supercontainers.glibc.version: new}", "labels:org.supercontainers.glibc.version", "expected X.Y"),
+    (
+        f"labels: {{{voc.CPU_VERSION.name}: zen2, io.archspec.cpu.target: zen3}}",
+        "labels:io.archspec.cpu.target",
+        "both are spellings of one key",
+    ),
+    (
+        f"labels: {{io.archspec.cpu.target: zen3, {voc.CPU_MODE.name}: generic}}",
+        f"labels:{voc.CPU_MODE.name}",
+        "generic, and the CPU target zen3 is microarch",
+    ),
     ("mpi: mpi_replace", "mpi", "a mapping"),
     ("mpi: {mode: nonsense}", "mpi:mode", "expected LIST, best first, of mpi_replace"),
     ("mpi: {mode: 'mpi_replace, mpi_system'}", "mpi:mode", "'mpi_replace, mpi_system' is not a value"),
