@@ -22,6 +22,7 @@ SETTINGS_FILE = "hpc3build.yaml"
 STATED = frozenset(
     {voc.VOCABULARY, voc.CONFORMANCE, voc.LOCK, voc.SIZE, voc.SEAL, voc.BASE_NAME, voc.BASE_DIGEST}
 )  # fmt: skip
+_CACHE = r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9._/-]+"
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 #: Rule N2 counts the base64 text: 4096 bytes less the key.
 MAX_DOCUMENTATION = 3000
@@ -137,7 +138,7 @@ class _SettingsReader(Section):
             rank=self._rank(),
             smoke=self._smoke(),
             secrets=self._secrets(),
-            caches=self._matching("caches", r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9._/-]+", "an absolute path without .."),
+            caches=self._caches(),
             pins=self._pins(pins),
             cuda_compute_capabilities=self.text("cuda_compute_capabilities"),
             host_provided=self.texts("host_provided"),
@@ -200,7 +201,10 @@ class _SettingsReader(Section):
                 raise InputError(
                     f"{self.where('secrets')}: {name!r} is an id of hpc3build's own", hint="choose another"
                 )
-        return ids
+        return tuple(dict.fromkeys(ids))
+
+    def _caches(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self._matching("caches", _CACHE, "an absolute path without ..")))
 
     def _matching(self, key: str, pattern: str, what: str) -> tuple[str, ...]:
         for item in (items := self.texts(key)):
