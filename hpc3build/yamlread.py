@@ -8,7 +8,7 @@ import io
 import re
 import stat
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -145,6 +145,16 @@ def kind(value: object) -> str:
     return next((name for known, name in names.items() if isinstance(value, known)), type(value).__name__)
 
 
+def texts_of(path: Path, data: Any, name: str = "", line: int = 1) -> Iterator[tuple[str, str]]:
+    """Every text in a document, with its file, line and key."""
+    if isinstance(data, str):
+        yield f"{path}:{line}: {name}", data
+    elif isinstance(data, Mapping | list):
+        for key, value in data.items() if isinstance(data, Mapping) else enumerate(data):
+            inner = f"{name}:{key}".lstrip(":") if isinstance(data, Mapping) else name
+            yield from texts_of(path, value, inner, line_of(data, key))
+
+
 class Section:
     """A YAML mapping that is read key by key, with errors that name file, line and key."""
 
@@ -205,8 +215,8 @@ class Section:
             raise InputError(f"{self.where(key)}: expected a list, found {kind(value)}")
         for position, item in enumerate(value):
             if not isinstance(item, str) or re.search(r"[\x00-\x1f\x7f]", item):
-                line = line_of(value, position)
-                raise InputError(f"{self.path}:{line}: {key}: expected one line of text, found {kind(item)}")
+                where = f"{self.path}:{line_of(value, position)}: {self.name + ':' if self.name else ''}{key}"
+                raise InputError(f"{where}: expected one line of text, found {kind(item)}")
         return tuple(map(str, value))
 
     def packages(self, key: str) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ SETTINGS_FILE = "hpc3build.yaml"
 STATED = frozenset(
     {voc.VOCABULARY, voc.CONFORMANCE, voc.LOCK, voc.SIZE, voc.SEAL, voc.BASE_NAME, voc.BASE_DIGEST}
 )  # fmt: skip
+#: The sections of it that hold settings, and what is added to their keys for the names of these.
+_SECTIONS = (("os_packages", "", "_packages"), ("mpi", "mpi_", ""), ("easybuild", "", ""), ("pins", "pins:", ""))
 _CACHE = r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9._/-]+"
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 #: Rule N2 counts the base64 text: 4096 bytes less the key.
@@ -34,6 +36,17 @@ def read_settings(folder: Path) -> Settings:
     if not path.exists():
         return Settings()
     return _SettingsReader(path, read_yaml(path, may_be_empty=True)).settings()
+
+
+def known_target(settings: Settings) -> None:
+    """Raise InputError, with where it was stated, for a target that is no name of archspec's."""
+    try:
+        cpu.known(settings.target or "")
+    except InputError as error:
+        hint = (
+            "native is for EasyBuild; Spack takes a name: x86_64_v3, zen3" if settings.target == NATIVE else error.hint
+        )
+        raise InputError(f"{settings.where('target')}: {error.message}", hint=hint) from error
 
 
 def read_labels(section: Section, key: str) -> Mapping[str, str]:
@@ -147,7 +160,16 @@ class _SettingsReader(Section):
             binary_cache=self.boolean("binary_cache", True),
             pin=self.boolean("pin", False),
             **self._easybuild(),
+            origins=self._origins(),
         )
+
+    def _origins(self) -> Mapping[str, str]:
+        """File, line and key by the names of settings; of a pin by ``pins:NAME``."""
+        found = {key: self.where(key) for key, value in self.data.items() if value is not None}
+        for key, prefix, suffix in _SECTIONS:
+            section = self.section(key)
+            found |= {f"{prefix}{name}{suffix}": section.where(name) for name in section.data}
+        return MappingProxyType(found)
 
     def _easybuild(self) -> dict[str, Any]:
         """Options of EasyBuild's own; paths are those from the file's folder."""

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc3build.errors import InputError
-from hpc3build.facts import cpu
 from hpc3build.frontends import Context
 from hpc3build.frontends import spack_context as contexts
 from hpc3build.frontends.easybuild_sources import is_easystack
-from hpc3build.frontends.settings import read_settings
+from hpc3build.frontends.settings import known_target, read_settings
 from hpc3build.frontends.spack_concretize import concretize
 from hpc3build.frontends.spack_container import SPACK_URL, read_container
 from hpc3build.frontends.spack_context import LOCK, YAML, SpackRecipe
@@ -78,7 +77,7 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> SpackR
         runner=runner,
     )
     if settings.target is not None:
-        cpu.known(settings.target)
+        known_target(settings)
     return _locked(recipe, spack)
 
 

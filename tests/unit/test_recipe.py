@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc3build.cli import main
 from hpc3build.errors import InputError
 from hpc3build.facts import vocabulary as voc
 from hpc3build.frontends.settings import read_settings
@@ -189,7 +190,7 @@ WRONG = [
     ("entrypoint: [hpc3]", "entrypoint", "a list"),
     ("os_packages: [a]", "os_packages", "a mapping"),
     ("os_packages: {final: a}", "os_packages:final", "a list"),
-    ("os_packages: {final: [1]}", "final", "a number"),
+    ("os_packages: {final: [1.5]}", "os_packages:final", "a number"),
     ("os_packages: {final: ['a; b']}", "os_packages:final", "package name"),
     ("os_packages: {final: ['$(id)']}", "os_packages:final", "package name"),
     ("os_packages: {final: ['-y']}", "os_packages:final", "package name"),
@@ -399,6 +400,54 @@ def test_a_folder_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "hpc3build.yaml").mkdir()
     with pytest.raises(InputError, match="is a folder"):
         read_settings(tmp_path)
+
+
+SECRET = "https://bob:hunter2@mirror.example/x"
+OF_SPACK = [
+    ("base: debian:99", "base: the base image debian:99 is not in the table", "os_packages:command"),
+    ("base: foo/bar:1", "base: the base image foo/bar:1 is not in the table", "os_packages:command"),
+    ("target: native", "target: 'native' is not a CPU target", "Spack takes a name"),
+    ("spack_mirrors: nosuch.yaml", "spack_mirrors: nosuch.yaml: no such file", "beside the recipe"),
+    ("spack_keys: nosuch", "spack_keys: nosuch: no such file", "beside the recipe"),
+    (f"env: {{PIP_INDEX_URL: '{SECRET}'}}", "env:PIP_INDEX_URL: ", "secrets of hpc3build.yaml"),
+    (f"title: '{SECRET}'", "title: ", "secrets of hpc3build.yaml"),
+    (f"labels: {{org.example.url: '{SECRET}'}}", "labels:org.example.url: ", "secrets of hpc3build.yaml"),
+]
+OF_EASYBUILD = [
+    ("cuda_compute_capabilities: sm_80", "cuda_compute_capabilities: sm_80: expected a list", ""),
+    ("easybuild: {robot_paths: [nosuch]}", "easybuild:robot_paths: {}/nosuch: no such folder", ""),
+    ("easybuild: {sourcepath: [nosuch]}", "easybuild:sourcepath: {}/nosuch: no such folder", ""),
+    ("easybuild: {hooks: nosuch}", "easybuild:hooks: {}/nosuch: no such file", ""),
+    ("easybuild: {include_easyblocks: [nosuch]}", "easybuild:include_easyblocks: {}/nosuch: no such Python file", ""),
+    ("target: zen99", "target: 'zen99' is not", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "text", "told", "hint"),
+    [("spack.yaml", *each) for each in OF_SPACK] + [("A-1.eb", *each) for each in OF_EASYBUILD],
+)
+def test_what_only_a_frontend_refuses_has_its_line_too(
+    recipe: str, text: str, told: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / recipe).write_text("spack:\n  specs: [zlib]\n" if recipe == "spack.yaml" else "name = 'A'\n")
+    (tmp_path / "hpc3build.yaml").write_text(f"# a remark\n\n{text}\n")
+    assert main(["render", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"hpc3build: error: {tmp_path}/hpc3build.yaml:3: {told.format(tmp_path)}"), error
+    assert hint in error and "hunter2" not in error
+
+
+def test_what_an_option_says_names_the_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the file states the same key, and where neither the file nor the option does."""
+    (tmp_path / "spack.yaml").write_text("spack:\n  specs: [zlib]\n  container:\n    images: {os: 'debian:99'}\n")
+    (tmp_path / "hpc3build.yaml").write_text("base: debian:98\n")
+    assert main(["render", str(tmp_path), "--base", "debian:97"]) == 2
+    assert "error: --base: the base image debian:97 is" in capsys.readouterr().err
+    (tmp_path / "hpc3build.yaml").unlink()
+    assert main(["render", str(tmp_path)]) == 2
+    where = f"{tmp_path}/spack.yaml:4: spack:container:images:os: the base image debian:99 is"
+    assert where in capsys.readouterr().err
 
 
 def test_options_win_where_they_are_given() -> None:
