@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +24,13 @@ STATED = frozenset(
 )  # fmt: skip
 #: The sections of it that hold settings, and what is added to their keys for the names of these.
 _SECTIONS = (("os_packages", "", "_packages"), ("mpi", "mpi_", ""), ("easybuild", "", ""), ("pins", "pins:", ""))
-_CACHE = r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9._/-]+"
+#: Where a build installs, and keeps what it works with.
+_INSTALLED = ("/opt/easybuild", "/opt/hpc3build", "/opt/lmod", "/opt/software", "/opt/spack", "/opt/spack-environment",
+              "/opt/spack-packages", "/opt/view", "/opt/views", "/run/hpc3build", "/run/secrets",
+              "/run/sources", "/dev", "/proc", "/sys")  # fmt: skip
+_OF_SYSTEM = ("/usr/bin", "/usr/lib", "/usr/lib64", "/usr/local/bin", "/usr/sbin", "/usr/share", "/bin", "/etc", "/lib",
+              "/lib64", "/sbin", "/var/lib", "/var/cache/hpc3build")  # fmt: skip
+_CACHE = r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9._/-]*"
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 #: Rule N2 counts the base64 text: 4096 bytes less the key.
 MAX_DOCUMENTATION = 3000
@@ -226,7 +232,17 @@ class _SettingsReader(Section):
         return tuple(dict.fromkeys(ids))
 
     def _caches(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self._matching("caches", _CACHE, "an absolute path without ..")))
+        """A cache hides what is there already, and nothing that is written into one gets into an image."""
+        caches = tuple(dict.fromkeys(self._matching("caches", _CACHE, "an absolute path without ..")))
+        for cache in caches:
+            place = PurePosixPath("/", *PurePosixPath(cache).parts[1:])
+            for own in map(PurePosixPath, (*_INSTALLED, *_OF_SYSTEM)):
+                if own.is_relative_to(place):
+                    raise InputError(f"{self.where('caches')}: {cache} would hide {own}, which the build needs")
+                if str(own) in _INSTALLED and place.is_relative_to(own):
+                    why = f"{cache} lies in {own}, and what is in a cache is not in the image"
+                    raise InputError(f"{self.where('caches')}: {why}")
+        return caches
 
     def _matching(self, key: str, pattern: str, what: str) -> tuple[str, ...]:
         for item in (items := self.texts(key)):

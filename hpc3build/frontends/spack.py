@@ -103,7 +103,7 @@ def stack(recipe: SpackRecipe) -> Stack | None:
     target = recipe.settings.target
     if target is not None and (others := off_target(found, target)):
         raise InputError(
-            f"{found.origin}: --target says {target}, and there are packages {others}",
+            f"{found.origin}: {recipe.settings.where('target')} says {target}, and there are packages {others}",
             hint="--concretize builder, or host, asks Spack again, with the target required of every package",
         )
     provider = (recipe.settings.mpi_provider or "").partition("@")[0]

@@ -267,6 +267,14 @@ WRONG = [
     ("secrets: [hpc3build_x]", "secrets", "hpc3build's own"),
     ("caches: ['/../etc']", "caches", "absolute path"),
     ("caches: ['/a/..']", "caches", "absolute path"),
+    *((f"caches: [{path}]", "caches", f"{path} would hide ") for path in ("/", "//", "/usr", "/opt", "/etc/", "/var")),
+    *(
+        (f"caches: [/ok, {path}]", "caches", f"{path} would hide {path}, which the build needs")
+        for path in ("/opt/hpc3build", "/opt/easybuild", "/opt/software", "/opt/spack", "/opt/spack-environment")
+    ),
+    ("caches: [/opt/software/x]", "caches", "lies in /opt/software, and what is in a cache is not in the image"),
+    ("caches: [//opt//software//x]", "caches", "lies in /opt/software"),
+    ("caches: [/proc/1]", "caches", "lies in /proc"),
     *(
         (f"labels: {{{key}: '{value}'}}", f"labels:{key}", "the build states it itself")
         for key, value in (
@@ -355,7 +363,16 @@ def test_docs_are_a_file_or_the_text(docs: str, text: str, tmp_path: Path) -> No
     assert settings(tmp_path, f"docs: {docs}\n").docs == text
 
 
-@pytest.mark.parametrize("text", ["target: native", "base: ubi8", "base: example.org:5000/x/y:1", "caches: [/a..b]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "target: native",
+        "base: ubi8",
+        "base: example.org:5000/x/y:1",
+        "caches: [/a..b]",
+        "caches: [/opt/softwares, /var/cache/x, /root/.cache, /usr/src/x, /opt/mine]",
+    ],
+)
 def test_values_that_are_right(text: str, tmp_path: Path) -> None:
     assert settings(tmp_path, f"{text}\n") != Settings()
 

@@ -267,7 +267,10 @@ EXTRA = f"spack: {{specs: [zlib], container: {{extra_instructions: {{final: 'RUN
 @pytest.mark.parametrize(
     ("files", "where"),
     [
-        ({"spack__yaml": f"spack:\n  specs: [zlib]\n  mirrors: {{site: '{URL}'}}\n"}, "spack.yaml:3: spack:mirrors:site:"),
+        (
+            {"spack__yaml": f"spack:\n  specs: [zlib]\n  mirrors: {{site: '{URL}'}}\n"},
+            "spack.yaml:3: spack:mirrors:site:",
+        ),
         ({"spack__yaml": f"spack:\n  specs: [zlib]\n  repos: {{a: {{git: '{URL}'}}}}\n"}, "spack.yaml"),
         ({"spack__yaml": "spack: {specs: [zlib], include: [m.yaml]}\n", "m.yaml": f"a: {{a: '{URL}'}}"}, "m.yaml"),
         (
