@@ -145,6 +145,17 @@ def kind(value: object) -> str:
     return next((name for known, name in names.items() if isinstance(value, known)), type(value).__name__)
 
 
+def _written_otherwise(value: object) -> bool:
+    """Whether the text of a number or a time is not that of its value: 0022, 0x10, 1_000."""
+    from ruamel.yaml.scalarint import ScalarInt
+
+    if isinstance(value, ScalarInt):
+        marks: Any = value
+        zeros = marks._width is not None and marks._width > len(str(abs(value)))
+        return type(value) is not ScalarInt or zeros or marks._underscore is not None
+    return isinstance(value, datetime.datetime)
+
+
 def texts_of(path: Path, data: Any, name: str = "", line: int = 1) -> Iterator[tuple[str, str]]:
     """Every text in a document, with its file, line and key."""
     if isinstance(data, str):
@@ -185,6 +196,9 @@ class Section:
             raise InputError(f"{self.where(key)}: {value} may have lost digits in YAML", hint="put it in quotes")
         if isinstance(value, bool) or not isinstance(value, str | int | datetime.date):
             raise InputError(f"{self.where(key)}: expected text, found {kind(value)}")
+        if _written_otherwise(value):
+            what = "a number" if isinstance(value, int) else "a time"
+            raise InputError(f"{self.where(key)}: {what}, which YAML reads as {value}", hint="put it in quotes")
         if one_line and re.search(r"[\x00-\x1f\x7f]", str(value).rstrip("\n")):
             raise InputError(f"{self.where(key)}: expected one line of text")
         return str(value).rstrip("\n") if one_line else str(value)
