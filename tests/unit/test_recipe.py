@@ -475,6 +475,22 @@ def test_what_an_option_says_names_the_option(tmp_path: Path, capsys: pytest.Cap
     assert where in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["hpc3build.yaml", "spack.yaml"])
+def test_a_label_that_begins_as_ours_and_is_none_is_told(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As annotate -a tells it."""
+    labels = "labels: {org.supercontainers.mpi.abi: '12', org.example.mpi.abi: '12'}"
+    own = f"  container:\n    {labels}\n" if place == "spack.yaml" else ""
+    (tmp_path / "spack.yaml").write_text(f"spack:\n  specs: [zlib]\n{own}")
+    if place == "hpc3build.yaml":
+        (tmp_path / place).write_text(f"{labels}\n")
+    assert main(["render", str(tmp_path)]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "no key of the vocabulary" in line]
+    assert len(told) == 1 and told[0].startswith("hpc3build: note: org.supercontainers.mpi.abi is no key")
+    assert "did you mean org.supercontainers.mpi.abi.version" in told[0]
+
+
 def test_options_win_where_they_are_given() -> None:
     beside = Settings(title="file", base="debian:12", host_provided=("a",), env={"A": "1"})
     given = beside.overridden(title="option", base=None, host_provided=(), env={})
