@@ -107,17 +107,18 @@ class Settings:
         return self.entrypoint or ENTRYPOINTS[0]
 
 
-#: Settings of the command line that one package manager alone has a meaning for.
+#: Settings that one package manager alone has a meaning for; of a pin as ``pins:NAME``.
 OF_SPACK = frozenset(
     {
-        "concretize", "concretize_seconds", "host_provided", "packages_source", "save_lock", "spack", "spack_config",
-        "spack_keys", "spack_mirrors", "spack_ref", "spack_source",
+        "binary_cache", "concretize", "concretize_seconds", "host_provided", "packages_source", "pins:clingo",
+        "pins:spack", "pins:spack-packages", "save_lock", "spack", "spack_config", "spack_keys", "spack_mirrors",
+        "spack_ref", "spack_source",
     }
 )  # fmt: skip
 OF_EASYBUILD = frozenset(
     {
         "accept_eula_for", "cuda_compute_capabilities", "hooks", "include_easyblocks", "keep_compilers", "modules",
-        "robot_paths", "sourcepath",
+        "pins:archspec", "pins:easybuild", "robot_paths", "sourcepath",
     }
 )  # fmt: skip
 

@@ -67,7 +67,7 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> EasyBu
     """Read and resolve the closure. ``settings`` are the command line's and win. Raises InputError, ToolMissing."""
     first = Path(sources[0])
     folder = first.resolve() if first.is_dir() else first.resolve().parent if first.is_file() else None
-    merged = settings.over(read_settings(folder)) if folder else settings
+    merged = settings.over(read_settings(folder, FOREIGN)) if folder else settings
     if merged.target is not None and merged.target != easybuild_flags.NATIVE:
         known_target(merged)
     if merged.mpi_provider is not None:

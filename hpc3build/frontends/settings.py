@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -36,12 +36,19 @@ _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 MAX_DOCUMENTATION = 3000
 
 
-def read_settings(folder: Path) -> Settings:
-    """The hpc3build.yaml beside a recipe; none is no error. Raises InputError with file:line for anything odd."""
+def read_settings(folder: Path, foreign: Collection[str] = ()) -> Settings:
+    """The hpc3build.yaml beside a recipe; none is no error. Raises InputError with file:line for anything odd.
+
+    ``foreign`` are the settings that the recipe's package manager has no meaning for: they would look heeded.
+    """
     path = folder / SETTINGS_FILE
     if not path.exists():
         return Settings()
-    return _SettingsReader(path, read_yaml(path, may_be_empty=True)).settings()
+    found = _SettingsReader(path, read_yaml(path, may_be_empty=True)).settings()
+    for name, where in found.origins.items():
+        if name in foreign:
+            raise InputError(f"{where}: the package manager of this recipe has no use for it", hint="leave it out")
+    return found
 
 
 def known_target(settings: Settings) -> None:

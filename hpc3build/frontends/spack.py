@@ -55,7 +55,7 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> SpackR
         if path.with_name(LOCK).is_file():
             hint = "a spack.lock alone tells facts: hpc3build facts, or annotate --from; put the spack.yaml beside it"
         raise InputError(f"{path}: no such file", hint=hint)
-    settings = settings.over(read_settings(path.parent))
+    settings = settings.over(read_settings(path.parent, FOREIGN))
     data = read_yaml(path)
     document = Section(path, data)
     top = "spack" if "spack" in data else "env"

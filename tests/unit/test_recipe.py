@@ -491,6 +491,34 @@ def test_a_label_that_begins_as_ours_and_is_none_is_told(
     assert "did you mean org.supercontainers.mpi.abi.version" in told[0]
 
 
+FOREIGN = [
+    ("spack.yaml", "easybuild: {modules: flat}", "easybuild:modules"),
+    ("spack.yaml", "easybuild: {keep_compilers: false}", "easybuild:keep_compilers"),
+    ("spack.yaml", "cuda_compute_capabilities: '8.0'", "cuda_compute_capabilities"),
+    ("spack.yaml", "pins: {spack: v0.23.1, easybuild: 5.4.1}", "pins:easybuild"),
+    ("spack.yaml", "pins: {archspec: 0.2.7}", "pins:archspec"),
+    ("A-1.eb", "spack_mirrors: mirrors.yaml", "spack_mirrors"),
+    ("A-1.eb", "spack_keys: keys.asc", "spack_keys"),
+    ("A-1.eb", "binary_cache: true", "binary_cache"),
+    ("A-1.eb", "host_provided: [cray-mpich]", "host_provided"),
+    ("A-1.eb", "pins: {spack: v0.23.1}", "pins:spack"),
+    ("A-1.eb", "pins: {spack-packages: v1}", "pins:spack-packages"),
+    ("A-1.eb", "pins: {clingo: 5.7.1}", "pins:clingo"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "text", "key"), FOREIGN)
+def test_keys_of_the_other_package_manager_are_refused(
+    recipe: str, text: str, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As its options are."""
+    (tmp_path / recipe).write_text("spack:\n  specs: [zlib]\n" if recipe == "spack.yaml" else "name = 'A'\n")
+    (tmp_path / "hpc3build.yaml").write_text(f"# a remark\n\n{text}\n")
+    assert main(["facts", str(tmp_path)]) == 2
+    told = f"{tmp_path}/hpc3build.yaml:3: {key}: the package manager of this recipe has no use for it"
+    assert told in capsys.readouterr().err
+
+
 def test_options_win_where_they_are_given() -> None:
     beside = Settings(title="file", base="debian:12", host_provided=("a",), env={"A": "1"})
     given = beside.overridden(title="option", base=None, host_provided=(), env={})
