@@ -31,7 +31,10 @@ _INSTALLED = ("/opt/easybuild", "/opt/hpc3build", "/opt/lmod", "/opt/software", 
 _OF_SYSTEM = ("/usr/bin", "/usr/lib", "/usr/lib64", "/usr/local/bin", "/usr/sbin", "/usr/share", "/bin", "/etc", "/lib",
               "/lib64", "/sbin", "/var/lib", "/var/cache/hpc3build")  # fmt: skip
 _CACHE = r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9._/-]*"
+_OF_PYPI = re.compile(r"\d{1,9}(?:\.\d+)*(?:[a-z]+\d+|\.(?:post|dev)\d+)?", re.ASCII)
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+#: Of users and groups: engines refuse greater ones.
+MAX_ID = 2**31 - 1
 #: Rule N2 counts the base64 text: 4096 bytes less the key.
 MAX_DOCUMENTATION = 3000
 
@@ -227,6 +230,10 @@ class _SettingsReader(Section):
         for name, release in (found := self.pairs("pins")).items():
             if not _RELEASE.fullmatch(release):
                 raise InputError(f"{pins.where(name)}: {release!r} is not a release, tag, branch or commit")
+            if not name.startswith("spack") and not _OF_PYPI.fullmatch(release):
+                raise InputError(f"{pins.where(name)}: {release!r} is not a release", hint="digits and dots, as 5.4.1")
+            if name == "easybuild" and int(release.split(".")[0]) < 5:
+                raise InputError(f"{pins.where(name)}: {release}: expected EasyBuild 5 or newer", hint="leave it out")
         return found
 
     def _secrets(self) -> tuple[str, ...]:
@@ -317,4 +324,9 @@ class _SettingsReader(Section):
         user = self.text("user")
         if user is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?", user):
             raise InputError(f"{self.where('user')}: expected USER or UID, with or without :GROUP")
+        for number in filter(str.isdecimal, (user or "").split(":")):
+            if len(number) > len(str(MAX_ID)) or int(number) > MAX_ID:
+                raise InputError(
+                    f"{self.where('user')}: {number} is more than {MAX_ID}, the greatest that engines take"
+                )
         return user
