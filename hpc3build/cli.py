@@ -149,8 +149,8 @@ def _render(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_notes(options: argparse.Namespace, planned: Any) -> None:
-    for note in planned.recipe.notes if not options.quiet else ():
+def _tell_notes(options: argparse.Namespace, planned: Any, *more: str) -> None:
+    for note in (*planned.recipe.notes, *more) if not options.quiet else ():
         print(f"hpc3build: note: {visible(note)}", file=sys.stderr)
 
 
@@ -187,7 +187,7 @@ def _build(options: argparse.Namespace) -> int:
     from hpc3build import report
     from hpc3build.engines import choose
     from hpc3build.run import run, run_quietly
-    from hpc3build.workflows.build import build
+    from hpc3build.workflows.build import build, secrets_not_given
     from hpc3build.workflows.outputs import check_writable, write_atomically
     from hpc3build.workflows.render import foreign_target, render
 
@@ -202,7 +202,8 @@ def _build(options: argparse.Namespace) -> int:
     secrets = dict(map(shared.secret, options.secret))
     access = shared.access(options)
     planned = render(tuple(options.recipe), shared.settings(options), shared.runner(options), access, building=True)
-    _tell_notes(options, planned)
+    absent = (f"no --secret id={name},src=FILE is given" for name in secrets_not_given(planned, secrets))
+    _tell_notes(options, planned, *absent)
     remote = options.engine == "docker" and os.environ.get("DOCKER_HOST")  # that daemon's machine may be another
     if not remote and (told := foreign_target(planned, os.uname().machine)):
         raise InputError(told, hint="build it on such a machine: compilers here take none of its options")

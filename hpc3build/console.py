@@ -26,13 +26,18 @@ THEIRS = {
     "--dest-tls-verify": "give --tls-verify=false",
     "--insecure": "give --plain-http or --tls-verify=false",
 }
+#: The same for commands that have no ``-a``.
+WITHOUT_PAIRS = dict.fromkeys(
+    ("--annotation", "--label"), "labels: of hpc3build.yaml, or afterwards hpc3build annotate -a KEY=VALUE --labels"
+)
 
 
 class Parser(argparse.ArgumentParser):
     """argparse with our exit code and form of message."""
 
     def error(self, message: str) -> NoReturn:
-        hints = [f"{option}: {hint}" for option, hint in THEIRS.items() if f" {option}" in message] or self._near(
+        theirs = THEIRS if "-a" in self._option_string_actions else {**THEIRS, **WITHOUT_PAIRS}
+        hints = [f"{option}: {hint}" for option, hint in theirs.items() if f" {option}" in message] or self._near(
             message
         )
         if "are required" in message and self.epilog:

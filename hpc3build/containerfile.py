@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -13,9 +13,11 @@ from types import MappingProxyType
 from hpc3build import __version__, bases, resources, templates
 from hpc3build.errors import InputError
 from hpc3build.frontends import Context
+from hpc3build.frontends.settings import SETTINGS_FILE
 from hpc3build.recipe import Recipe
 from hpc3build.reference import of_base
 from hpc3build.urls import with_password
+from hpc3build.yamlread import read_yaml, texts_of
 
 #: HPC3's own line (seeds), and the one that keeps quoting and exit codes.
 ENTRYPOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -134,7 +136,7 @@ def build_context(
     variables["digest"] = hashlib.sha256(mounted).hexdigest()[:12]
     files |= {f"sources/{name}": data for name, data in context.sources.items()}
     text = templates.render(context.template, variables, form, context.own)
-    _check_secrets({**files, FORMATS[form]: text.encode()})
+    _check_secrets({**files, FORMATS[form]: text.encode()}, recipe)
     return BuildContext(
         text,
         final_image,
@@ -148,17 +150,29 @@ def build_context(
     )
 
 
-def _check_secrets(files: Mapping[str, bytes]) -> None:
+def _check_secrets(files: Mapping[str, bytes], recipe: Recipe) -> None:
     """Refuse URLs with passwords where an image would keep them: in its history, configuration and recipes."""
     for name, data in files.items():
         if name not in FORMATS.values() and not name.endswith((".yaml", ".json", ".lock", ".eb")):
             continue  # programs and patches may well speak of such URLs
         if (url := with_password(data.decode("utf-8", "replace"))) is not None:
+            where = next(_with_passwords(recipe), "")
             raise InputError(
-                f"{name} of the build context would hold the password of {url}, and so would the image",
+                f"{where}{name} of the build context would hold the password of {url}, and so would the image",
                 hint="secrets of hpc3build.yaml reach a build without staying in it; mirrors with logins are for "
                 "--spack-mirrors FILE",
             )
+
+
+def _with_passwords(recipe: Recipe) -> Iterator[str]:
+    """Where the recipe's own files, or the option for a title, hold such URLs, to begin a message with."""
+    for path in (recipe.origin, recipe.folder / SETTINGS_FILE):
+        if path.suffix in (".yaml", ".yml") and path.is_file():
+            for where, text in texts_of(path, read_yaml(path, may_be_empty=True)):
+                if with_password(text) is not None:
+                    yield f"{where}: "
+    if with_password(recipe.title) is not None:
+        yield f"{recipe.settings.where('title')}: "
 
 
 # What a template reads and not every frontend has.

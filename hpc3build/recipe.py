@@ -25,7 +25,7 @@ class Settings:
     of the tools in the builder, ``secrets`` the ids of build secrets, ``caches`` absolute paths kept between builds.
     ``spack_mirrors`` and ``spack_keys`` are files, here or beside the recipe. ``concretize`` is lock, builder or host;
     for host, ``spack`` and ``spack_config`` are folders, ``environment`` the variables that Spack may see. ``cache`` is
-    the folder of what need not be worked out again.
+    the folder of what need not be worked out again. ``origins`` has file, line and key of what a file states.
     """
 
     title: str | None = None
@@ -69,6 +69,7 @@ class Settings:
     modules: str | None = None
     keep_compilers: bool | None = None
     cache: Path | None = None
+    origins: Mapping[str, str] = field(default_factory=lambda: _EMPTY, compare=False)
 
     def overridden(self, **options: Any) -> Settings:
         """These settings with every option that is given (not None, not empty, not the default) in its place."""
@@ -78,7 +79,16 @@ class Settings:
             for name, value in options.items()
             if value not in (None, (), {}) and not (isinstance(value, bool) and value is defaults[name])
         }
-        return replace(self, **given)
+        origins = {name: place for name, place in self.origins.items() if name not in given}
+        return replace(self, **{"origins": MappingProxyType(origins), **given})
+
+    def where(self, name: str) -> str:
+        """Where ``name`` was stated: file, line and key, or the option."""
+        return self.origins.get(name) or option_of(name)
+
+    def stated(self, name: str, value: object) -> str:
+        """``value`` of ``name`` with where it was stated: FILE:LINE: KEY: VALUE, or --OPTION VALUE."""
+        return f"{self.where(name)}{':' if name in self.origins else ''} {value}"
 
     def over(self, beside: Settings) -> Settings:
         """``beside`` with everything that these settings, the command line's, state in its place."""
@@ -88,7 +98,7 @@ class Settings:
     def given(self) -> tuple[str, ...]:
         """The names of what these settings, the command line's, state."""
         defaults = Settings()
-        own = (field.name for field in fields(self) if field.name not in ("environment", "cache"))
+        own = (field.name for field in fields(self) if field.name not in ("environment", "cache", "origins"))
         return tuple(name for name in own if getattr(self, name) != getattr(defaults, name))
 
     @property
@@ -97,17 +107,18 @@ class Settings:
         return self.entrypoint or ENTRYPOINTS[0]
 
 
-#: Settings of the command line that one package manager alone has a meaning for.
+#: Settings that one package manager alone has a meaning for; of a pin as ``pins:NAME``.
 OF_SPACK = frozenset(
     {
-        "concretize", "concretize_seconds", "host_provided", "packages_source", "save_lock", "spack", "spack_config",
-        "spack_keys", "spack_mirrors", "spack_ref", "spack_source",
+        "binary_cache", "concretize", "concretize_seconds", "host_provided", "packages_source", "pins:clingo",
+        "pins:spack", "pins:spack-packages", "save_lock", "spack", "spack_config", "spack_keys", "spack_mirrors",
+        "spack_ref", "spack_source",
     }
 )  # fmt: skip
 OF_EASYBUILD = frozenset(
     {
         "accept_eula_for", "cuda_compute_capabilities", "hooks", "include_easyblocks", "keep_compilers", "modules",
-        "robot_paths", "sourcepath",
+        "pins:archspec", "pins:easybuild", "robot_paths", "sourcepath",
     }
 )  # fmt: skip
 

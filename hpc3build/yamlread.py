@@ -8,7 +8,7 @@ import io
 import re
 import stat
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -150,6 +150,27 @@ def kind(value: object) -> str:
     return next((name for known, name in names.items() if isinstance(value, known)), type(value).__name__)
 
 
+def _written_otherwise(value: object) -> bool:
+    """Whether the text of a number or a time is not that of its value: 0022, 0x10, 1_000."""
+    from ruamel.yaml.scalarint import ScalarInt
+
+    if isinstance(value, ScalarInt):
+        marks: Any = value
+        zeros = marks._width is not None and marks._width > len(str(abs(value)))
+        return type(value) is not ScalarInt or zeros or marks._underscore is not None
+    return isinstance(value, datetime.datetime)
+
+
+def texts_of(path: Path, data: Any, name: str = "", line: int = 1) -> Iterator[tuple[str, str]]:
+    """Every text in a document, with its file, line and key."""
+    if isinstance(data, str):
+        yield f"{path}:{line}: {name}", data
+    elif isinstance(data, Mapping | list):
+        for key, value in data.items() if isinstance(data, Mapping) else enumerate(data):
+            inner = f"{name}:{key}".lstrip(":") if isinstance(data, Mapping) else name
+            yield from texts_of(path, value, inner, line_of(data, key))
+
+
 class Section:
     """A YAML mapping that is read key by key, with errors that name file, line and key."""
 
@@ -180,6 +201,9 @@ class Section:
             raise InputError(f"{self.where(key)}: {value} may have lost digits in YAML", hint="put it in quotes")
         if isinstance(value, bool) or not isinstance(value, str | int | datetime.date):
             raise InputError(f"{self.where(key)}: expected text, found {kind(value)}")
+        if _written_otherwise(value):
+            what = "a number" if isinstance(value, int) else "a time"
+            raise InputError(f"{self.where(key)}: {what}, which YAML reads as {value}", hint="put it in quotes")
         if one_line and re.search(r"[\x00-\x1f\x7f]", str(value).rstrip("\n")):
             raise InputError(f"{self.where(key)}: expected one line of text")
         return str(value).rstrip("\n") if one_line else str(value)
@@ -210,8 +234,8 @@ class Section:
             raise InputError(f"{self.where(key)}: expected a list, found {kind(value)}")
         for position, item in enumerate(value):
             if not isinstance(item, str) or re.search(r"[\x00-\x1f\x7f]", item):
-                line = line_of(value, position)
-                raise InputError(f"{self.path}:{line}: {key}: expected one line of text, found {kind(item)}")
+                where = f"{self.path}:{line_of(value, position)}: {self.name + ':' if self.name else ''}{key}"
+                raise InputError(f"{where}: expected one line of text, found {kind(item)}")
         return tuple(map(str, value))
 
     def packages(self, key: str) -> tuple[str, ...]:

@@ -55,10 +55,15 @@ _BRINGS = (
 )
 
 
-def find(image: str) -> Base:
+#: What Spack's users do about an image that is in no row.
+ANY_OTHER = "; any other image: container:images:build and final, with os_packages:command"
+
+
+def find(image: str, where: str = "", otherwise: str = ANY_OTHER) -> Base:
     """The row for an image by its name and tag, wherever it comes from.
 
-    Raises InputError for an image of which the package manager is not known.
+    Raises InputError for an image of which the package manager is not known: ``where`` says who named it,
+    ``otherwise`` ends the hint.
     """
     if (base := known(image)) is not None:
         return base
@@ -66,10 +71,10 @@ def find(image: str) -> Base:
     rows = [base.image for base in BASES]
     near = difflib.get_close_matches(name, rows, n=1)
     raise InputError(
-        f"the base image {image} is not in the table of operating systems",
+        f"{where + ': ' if where else ''}the base image {image} is not in the table of operating systems",
         hint=(f"did you mean {near[0]}? " if near else "")
-        + f"known are {', '.join(rows)}; another registry's copy (host/path/debian:12) is known by its name and tag; "
-        "any other image: container:images:build and final, with os_packages:command",
+        + f"known are {', '.join(rows)}; another registry's copy (host/path/debian:12) is known by its name and tag"
+        + otherwise,
     )
 
 

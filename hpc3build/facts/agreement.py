@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from hpc3build.errors import Contradiction
@@ -84,8 +84,8 @@ def of_packages(plan: Stack | None, found: Stack | None) -> list[str]:
 def reconcile(plan: Facts, found: Facts, packages: Sequence[str] = ()) -> Facts:
     """The facts to write: the plan's, refined and completed by what was found; what the user decided stands.
 
-    ``packages`` are the contradictions of single packages. Raises Contradiction naming key, plan and finding for every
-    pair that cannot both hold.
+    A note tells of what it stands over. ``packages`` are the contradictions of single packages. Raises Contradiction
+    naming key, plan and finding for every pair that cannot both hold.
     """
     doubts = {conflict.key: conflict for conflict in found.conflicts if conflict.key in plan}
     contradictions = [*packages]
@@ -107,7 +107,21 @@ def reconcile(plan: Facts, found: Facts, packages: Sequence[str] = ()) -> Facts:
     decided = {key for key in doubts if plan[key].source is Source.USER or _files(doubts[key])}
     unsettled = {each.key: each for each in (*plan.conflicts, *found.conflicts) if each.key not in decided}
     notes = [Note(key, doubts[key].message, plan[key].evidence) for key in doubts if key in decided]
+    notes += _overruled(plan, found)
     return Facts(_without(joined, unsettled), tuple(unsettled.values()), (*plan.notes, *found.notes, *notes))
+
+
+def _overruled(plan: Facts, found: Facts) -> Iterator[Note]:
+    """What the user's word stands over, so that nobody publishes it unknowingly. Names and the like are that word."""
+    for key, fact in plan.items():
+        if fact.source is not Source.USER or key.subject == "provenance" or key not in found:
+            continue
+        there = found[key]
+        # Of the user's word on the CPU nothing is a refinement: what was built is known better.
+        same = fact.value == there.value if key.subject == "cpu" else agree(key, fact.value, there.value)
+        if not same:
+            told = f"the recipe says {fact.value} ({fact.evidence}), which stands, and the image says {there.value}"
+            yield Note(key, told, there.evidence)
 
 
 def _files(doubt: Conflict) -> tuple[Fact, ...]:

@@ -57,7 +57,7 @@ R = TypeVar("R", bound=Recipe)
 class Frontend(Protocol[R]):
     """One package manager. Implementations are modules; FRONTENDS lists them.
 
-    ``FOREIGN`` are settings of the command line that it has no meaning for.
+    ``FOREIGN`` are settings that it has no meaning for.
     """
 
     FOREIGN: frozenset[str]

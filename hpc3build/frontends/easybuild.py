@@ -24,7 +24,7 @@ from hpc3build.frontends.easybuild_sourcepath import Given
 from hpc3build.frontends.easybuild_sources import EASYSTACK, Sources, is_easystack, is_name, sources_of
 from hpc3build.frontends.easybuild_stack import stack_of_closure
 from hpc3build.frontends.easybuild_told import CAPABILITIES, Told
-from hpc3build.frontends.settings import read_settings
+from hpc3build.frontends.settings import known_target, read_settings
 from hpc3build.recipe import OF_SPACK, Recipe, Settings
 from hpc3build.run import Runner
 from hpc3build.stack import Stack
@@ -67,16 +67,16 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> EasyBu
     """Read and resolve the closure. ``settings`` are the command line's and win. Raises InputError, ToolMissing."""
     first = Path(sources[0])
     folder = first.resolve() if first.is_dir() else first.resolve().parent if first.is_file() else None
-    merged = settings.over(read_settings(folder)) if folder else settings
+    merged = settings.over(read_settings(folder, FOREIGN)) if folder else settings
     if merged.target is not None and merged.target != easybuild_flags.NATIVE:
-        cpu.known(merged.target)
+        known_target(merged)
     if merged.mpi_provider is not None:
         raise InputError(
             f"--mpi {merged.mpi_provider}: an easyconfig's MPI is its toolchain's", hint="name an easyconfig for it"
         )
     capabilities = merged.cuda_compute_capabilities
     if capabilities and not CAPABILITIES.fullmatch(capabilities):
-        raise InputError(f"--cuda-compute-capabilities {capabilities}: expected a list like 8.0,9.0a")
+        raise InputError(f"{merged.stated('cuda_compute_capabilities', capabilities)}: expected a list like 8.0,9.0a")
     asked = sources_of(sources, merged)
     closure = resolve(asked, runner, merged.cache / "easybuild" if merged.cache else None)
     for module in closure["modules"]:

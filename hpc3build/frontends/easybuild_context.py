@@ -53,7 +53,7 @@ def context(plan: Plan) -> Context:
     accepted = {name: told.accepted for name, told in plan.told.items() if told.accepted is not None}
     easybuild_licences.check(plan.modules, settings.accept_eula_for, accepted)
     image = settings.base or DEFAULT_BASE
-    base = bases.find(image)
+    base = bases.find(image, settings.where("base"), otherwise="")
     lmod = easybuild_os.lmod_packages(base)
     commit = easybuild_os.lmod_commit(base)
     os_packages, known = easybuild_os.packages(plan.modules, base)

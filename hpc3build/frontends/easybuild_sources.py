@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -64,29 +64,29 @@ def sources_of(given: tuple[str, ...], settings: Settings) -> Sources:
         asked.setdefault(name, told)  # what is installed already is not installed again with other options
     easyconfigs = tuple(asked)
     beside = (Path(name).parent for name in easyconfigs if Path(name).is_absolute())
-    robot_paths = tuple(dict.fromkeys([*beside, *_folders("--robot-paths", settings.robot_paths)]))
+    robot_paths = tuple(dict.fromkeys([*beside, *_folders(settings, "robot_paths")]))
     for folder in robot_paths:
         if re.search(r"[:,\x00-\x1f]", str(folder)):
             raise InputError(f"{str(folder)!r}: EasyBuild cannot have this folder among its paths", hint="rename it")
     hooks = Path(settings.hooks).resolve() if settings.hooks else None
     if hooks is not None and not hooks.is_file():
-        raise InputError(f"--hooks {settings.hooks}: no such file")
+        raise InputError(f"{settings.stated('hooks', settings.hooks)}: no such file")
     return Sources(
         easyconfigs=easyconfigs,
         robot_paths=robot_paths,
-        easyblocks=tuple(path for pattern in settings.include_easyblocks for path in _easyblocks(pattern)),
+        easyblocks=tuple(_easyblocks(settings)),
         hooks=hooks,
         options=MappingProxyType({name: told for name, told in asked.items() if told}),
-        sourcepath=_folders("--sourcepath", settings.sourcepath),
+        sourcepath=_folders(settings, "sourcepath"),
     )
 
 
-def _folders(option: str, texts: Iterable[str]) -> tuple[Path, ...]:
-    """The folders of an option, several with colons between them. Raises InputError for one that is not there."""
-    folders = [Path(folder).resolve() for text in texts for folder in text.split(":") if folder]
+def _folders(settings: Settings, name: str) -> tuple[Path, ...]:
+    """The folders of a setting, several with colons between them. Raises InputError for one that is not there."""
+    folders = [Path(folder).resolve() for text in getattr(settings, name) for folder in text.split(":") if folder]
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"{option} {folder}: no such folder")
+            raise InputError(f"{settings.stated(name, folder)}: no such folder")
     return tuple(dict.fromkeys(folders))
 
 
@@ -152,14 +152,16 @@ def _of_easystack(path: Path) -> Iterator[tuple[str, Told | None]]:
             yield name, told
 
 
-def _easyblocks(pattern: str) -> Iterator[Path]:
-    """Files of ``--include-easyblocks``, which EasyBuild takes as a path or a pattern."""
-    path = Path(pattern)
-    found = [path] if path.is_file() else sorted(path.parent.glob(path.name)) if path.name else []
-    files = [file.resolve() for file in found if file.suffix == ".py" and file.is_file()]
-    if not files:
-        raise InputError(f"--include-easyblocks {pattern}: no such Python file")
-    for file in files:
-        if not re.fullmatch(r"[A-Za-z0-9_]+\.py", file.name) or re.search(r"[,*?\[]", str(file)):
-            raise InputError(f"--include-easyblocks {file}: not the name of a Python module")
-    yield from files
+def _easyblocks(settings: Settings) -> Iterator[Path]:
+    """Files of ``--include-easyblocks``, which EasyBuild takes as paths or patterns."""
+    for pattern in settings.include_easyblocks:
+        path = Path(pattern)
+        found = [path] if path.is_file() else sorted(path.parent.glob(path.name)) if path.name else []
+        files = [file.resolve() for file in found if file.suffix == ".py" and file.is_file()]
+        if not files:
+            raise InputError(f"{settings.stated('include_easyblocks', pattern)}: no such Python file")
+        for file in files:
+            if not re.fullmatch(r"[A-Za-z0-9_]+\.py", file.name) or re.search(r"[,*?\[]", str(file)):
+                where = settings.stated("include_easyblocks", file)
+                raise InputError(f"{where}: not the name of a Python module")
+        yield from files

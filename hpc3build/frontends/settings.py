@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -23,32 +23,82 @@ SETTINGS_FILE = "hpc3build.yaml"
 STATED = frozenset(
     {voc.VOCABULARY, voc.CONFORMANCE, voc.LOCK, voc.SIZE, voc.SEAL, voc.BASE_NAME, voc.BASE_DIGEST}
 )  # fmt: skip
+#: The sections of it that hold settings, and what is added to their keys for the names of these.
+_SECTIONS = (("os_packages", "", "_packages"), ("mpi", "mpi_", ""), ("easybuild", "", ""), ("pins", "pins:", ""))
+#: Where a build installs, and keeps what it works with.
+_INSTALLED = ("/opt/easybuild", "/opt/hpc3build", "/opt/lmod", "/opt/software", "/opt/spack", "/opt/spack-environment",
+              "/opt/spack-packages", "/opt/view", "/opt/views", "/run/hpc3build", "/run/secrets",
+              "/run/sources", "/dev", "/proc", "/sys")  # fmt: skip
+_OF_SYSTEM = ("/usr/bin", "/usr/lib", "/usr/lib64", "/usr/local/bin", "/usr/sbin", "/usr/share", "/bin", "/etc", "/lib",
+              "/lib64", "/sbin", "/var/lib", "/var/cache/hpc3build")  # fmt: skip
+_CACHE = r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9._/-]*"
+_OF_PYPI = re.compile(r"\d{1,9}(?:\.\d+)*(?:[a-z]+\d+|\.(?:post|dev)\d+)?", re.ASCII)
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+#: Of users and groups: engines refuse greater ones.
+MAX_ID = 2**31 - 1
 #: Rule N2 counts the base64 text: 4096 bytes less the key.
 MAX_DOCUMENTATION = 3000
 
 
-def read_settings(folder: Path) -> Settings:
-    """The hpc3build.yaml beside a recipe; none is no error. Raises InputError with file:line for anything odd."""
+def read_settings(folder: Path, foreign: Collection[str] = ()) -> Settings:
+    """The hpc3build.yaml beside a recipe; none is no error. Raises InputError with file:line for anything odd.
+
+    ``foreign`` are the settings that the recipe's package manager has no meaning for: they would look heeded.
+    """
     path = folder / SETTINGS_FILE
     if not path.exists():
         return Settings()
-    return _SettingsReader(path, read_yaml(path, may_be_empty=True)).settings()
+    found = _SettingsReader(path, read_yaml(path, may_be_empty=True)).settings()
+    for name, where in found.origins.items():
+        if name in foreign:
+            raise InputError(f"{where}: the package manager of this recipe has no use for it", hint="leave it out")
+    return found
+
+
+def known_target(settings: Settings) -> None:
+    """Raise InputError, with where it was stated, for a target that is no name of archspec's."""
+    try:
+        cpu.known(settings.target or "")
+    except InputError as error:
+        hint = (
+            "native is for EasyBuild; Spack takes a name: x86_64_v3, zen3" if settings.target == NATIVE else error.hint
+        )
+        raise InputError(f"{settings.where('target')}: {error.message}", hint=hint) from error
 
 
 def read_labels(section: Section, key: str) -> Mapping[str, str]:
-    """Pairs that become labels and annotations, as they are written. Raises InputError with file:line."""
-    pairs = section.pairs(key)
-    found = {}
+    """Pairs that become labels and annotations, as they are written. Raises InputError with file:line.
+
+    An older spelling of a key of the vocabulary (rule N1) says what the newest would.
+    """
+    pairs, place = section.pairs(key), section.section(key)
+    found: dict[str, str] = {}
     for name, value in pairs.items():
-        if voc.BY_NAME.get(name) in STATED:
-            where = section.section(key).where(name)
-            raise InputError(f"{where}: the build states it itself", hint="leave it out")
+        known = voc.BY_NAME.get(name)
+        if known in STATED:
+            raise InputError(f"{place.where(name)}: the build states it itself", hint="leave it out")
         try:
-            found[name] = given.typed(name, value)
+            found[name] = given.typed(known.name if known else name, value)
         except InputError as error:
-            raise InputError(f"{section.section(key).where(name)}: {error.message}", hint=error.hint) from error
+            raise InputError(f"{place.where(name)}: {error.message}", hint=error.hint) from error
+        said = [(other, found[other]) for other in found if known and voc.BY_NAME.get(other) is known]
+        if any(text != found[name] for _, text in said):
+            other, text = said[0]
+            raise InputError(
+                f"{place.where(name)}: {found[name]}, and {other} says {text}: both are spellings of one key",
+                hint=f"keep {known.name if known else other}",
+            )
+    _check_mode(place, found)
     return MappingProxyType(found)
+
+
+def _check_mode(place: Section, found: Mapping[str, str]) -> None:
+    """The mode follows from the target."""
+    target, said = voc.CPU_VERSION.value_in(found), voc.CPU_MODE.value_in(found)
+    if target is not None and said is not None and said != (mode := cpu.mode(target)):
+        raise InputError(
+            f"{place.where(voc.CPU_MODE.name)}: {said}, and the CPU target {target} is {mode}", hint="leave it out"
+        )
 
 
 def _value(section: Section, key: str, fact: Key) -> str | None:
@@ -118,7 +168,7 @@ class _SettingsReader(Section):
             rank=self._rank(),
             smoke=self._smoke(),
             secrets=self._secrets(),
-            caches=self._matching("caches", r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9._/-]+", "an absolute path without .."),
+            caches=self._caches(),
             pins=self._pins(pins),
             cuda_compute_capabilities=self.text("cuda_compute_capabilities"),
             host_provided=self.texts("host_provided"),
@@ -127,7 +177,16 @@ class _SettingsReader(Section):
             binary_cache=self.boolean("binary_cache", True),
             pin=self.boolean("pin", False),
             **self._easybuild(),
+            origins=self._origins(),
         )
+
+    def _origins(self) -> Mapping[str, str]:
+        """File, line and key by the names of settings; of a pin by ``pins:NAME``."""
+        found = {key: self.where(key) for key, value in self.data.items() if value is not None}
+        for key, prefix, suffix in _SECTIONS:
+            section = self.section(key)
+            found |= {f"{prefix}{name}{suffix}": section.where(name) for name in section.data}
+        return MappingProxyType(found)
 
     def _easybuild(self) -> dict[str, Any]:
         """Options of EasyBuild's own; paths are those from the file's folder."""
@@ -172,6 +231,10 @@ class _SettingsReader(Section):
         for name, release in (found := self.pairs("pins")).items():
             if not _RELEASE.fullmatch(release):
                 raise InputError(f"{pins.where(name)}: {release!r} is not a release, tag, branch or commit")
+            if not name.startswith("spack") and not _OF_PYPI.fullmatch(release):
+                raise InputError(f"{pins.where(name)}: {release!r} is not a release", hint="digits and dots, as 5.4.1")
+            if name == "easybuild" and int(release.split(".")[0]) < 5:
+                raise InputError(f"{pins.where(name)}: {release}: expected EasyBuild 5 or newer", hint="leave it out")
         return found
 
     def _secrets(self) -> tuple[str, ...]:
@@ -181,7 +244,20 @@ class _SettingsReader(Section):
                 raise InputError(
                     f"{self.where('secrets')}: {name!r} is an id of hpc3build's own", hint="choose another"
                 )
-        return ids
+        return tuple(dict.fromkeys(ids))
+
+    def _caches(self) -> tuple[str, ...]:
+        """A cache hides what is there already, and nothing that is written into one gets into an image."""
+        caches = tuple(dict.fromkeys(self._matching("caches", _CACHE, "an absolute path without ..")))
+        for cache in caches:
+            place = PurePosixPath("/", *PurePosixPath(cache).parts[1:])
+            for own in map(PurePosixPath, (*_INSTALLED, *_OF_SYSTEM)):
+                if own.is_relative_to(place):
+                    raise InputError(f"{self.where('caches')}: {cache} would hide {own}, which the build needs")
+                if str(own) in _INSTALLED and place.is_relative_to(own):
+                    why = f"{cache} lies in {own}, and what is in a cache is not in the image"
+                    raise InputError(f"{self.where('caches')}: {why}")
+        return caches
 
     def _matching(self, key: str, pattern: str, what: str) -> tuple[str, ...]:
         for item in (items := self.texts(key)):
@@ -256,4 +332,9 @@ class _SettingsReader(Section):
         user = self.text("user")
         if user is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?", user):
             raise InputError(f"{self.where('user')}: expected USER or UID, with or without :GROUP")
+        for number in filter(str.isdecimal, (user or "").split(":")):
+            if len(number) > len(str(MAX_ID)) or int(number) > MAX_ID:
+                raise InputError(
+                    f"{self.where('user')}: {number} is more than {MAX_ID}, the greatest that engines take"
+                )
         return user

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc3build.errors import InputError
-from hpc3build.facts import cpu
 from hpc3build.frontends import Context
 from hpc3build.frontends import spack_context as contexts
 from hpc3build.frontends.easybuild_sources import is_easystack
-from hpc3build.frontends.settings import read_settings
+from hpc3build.frontends.settings import known_target, read_settings
 from hpc3build.frontends.spack_concretize import concretize
 from hpc3build.frontends.spack_container import SPACK_URL, read_container
 from hpc3build.frontends.spack_context import LOCK, YAML, SpackRecipe
@@ -56,7 +55,7 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> SpackR
         if path.with_name(LOCK).is_file():
             hint = "a spack.lock alone tells facts: hpc3build facts, or annotate --from; put the spack.yaml beside it"
         raise InputError(f"{path}: no such file", hint=hint)
-    settings = settings.over(read_settings(path.parent))
+    settings = settings.over(read_settings(path.parent, FOREIGN))
     data = read_yaml(path)
     document = Section(path, data)
     top = "spack" if "spack" in data else "env"
@@ -78,7 +77,7 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> SpackR
         runner=runner,
     )
     if settings.target is not None:
-        cpu.known(settings.target)
+        known_target(settings)
     return _locked(recipe, spack)
 
 
@@ -104,7 +103,7 @@ def stack(recipe: SpackRecipe) -> Stack | None:
     target = recipe.settings.target
     if target is not None and (others := off_target(found, target)):
         raise InputError(
-            f"{found.origin}: --target says {target}, and there are packages {others}",
+            f"{found.origin}: {recipe.settings.where('target')} says {target}, and there are packages {others}",
             hint="--concretize builder, or host, asks Spack again, with the target required of every package",
         )
     provider = (recipe.settings.mpi_provider or "").partition("@")[0]

@@ -45,10 +45,14 @@ _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """The ``container:`` section; ``spack_ref`` is None where nobody names a Spack."""
+    """The ``container:`` section.
+
+    ``where_image`` says who named its images, ``spack_ref`` is None where nobody names a Spack.
+    """
 
     build_image: str
     final_image: str
+    where_image: str = ""
     form: str = "containerfile"
     spack_url: str = SPACK_URL
     spack_ref: str | None = None
@@ -133,6 +137,7 @@ def _images(section: Section, settings: Settings) -> dict[str, Any]:
     images = section.section("images")
     images.only(("os", "spack", "build", "final"))
     build, final = images.text("build"), images.text("final")
+    where = settings.where("base") if settings.base else images.where("build" if build else "os")
     if build or final:
         if not build or not final:
             raise InputError(f"{section.where('images')}: build and final go together")
@@ -150,6 +155,7 @@ def _images(section: Section, settings: Settings) -> dict[str, Any]:
     return {
         "build_image": build,
         "final_image": final,
+        "where_image": where,
         "spack_url": settings.spack_source or url or SPACK_URL,
         "spack_ref": ref,
         **checks,

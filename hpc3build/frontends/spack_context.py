@@ -46,8 +46,11 @@ class SpackRecipe(Recipe):
 def context(recipe: SpackRecipe, stack: Stack | None) -> Context:
     """Variables and files of the Spack block. Raises InputError where the lock does not fit the builder."""
     container, settings = recipe.container, recipe.settings
-    base = bases.known(container.build_image) if container.manager else bases.find(container.build_image)
-    manager = bases.MANAGERS[container.manager] if container.manager else bases.find(container.build_image).manager
+    if container.manager:
+        base, manager = bases.known(container.build_image), bases.MANAGERS[container.manager]
+    else:
+        base = bases.find(container.build_image, container.where_image)
+        manager = base.manager
     ref = container.spack_ref
     extra: list[str] = []
     if stack is not None and recipe.lock is not None:

@@ -20,22 +20,23 @@ def secret_files(settings: Settings, folder: Path) -> Mapping[str, Path]:
     """The files by their secret's id. ``folder`` is the recipe's. Raises InputError for what Spack would refuse."""
     found: dict[str, Path] = {}
     if settings.spack_mirrors:
-        found[MIRRORS] = path = _file("spack_mirrors", settings.spack_mirrors, folder)
+        found[MIRRORS] = path = _file(settings, "spack_mirrors", folder)
         document = Section(path, read_yaml(path))
         document.only(("mirrors", "mirrors:"))
         for key in document.data:
             document.section(key)
     if settings.spack_keys:
-        found[KEYS] = path = _file("spack_keys", settings.spack_keys, folder)
+        found[KEYS] = path = _file(settings, "spack_keys", folder)
         if "BEGIN PGP PUBLIC KEY BLOCK" not in read_text(path, MAX_BYTES, "public keys"):
             raise InputError(f"{path}: no public key", hint="gpg --armor --export, or spack gpg export, writes one")
     return MappingProxyType(found)
 
 
-def _file(key: str, given: str, folder: Path) -> Path:
+def _file(settings: Settings, name: str, folder: Path) -> Path:
+    given = getattr(settings, name)
     path = next((path for path in (Path(given), folder / given) if path.is_file()), None)
     if path is None:
-        raise InputError(f"--{key.replace('_', '-')} {given}: no such file", hint="a path here or beside the recipe")
+        raise InputError(f"{settings.stated(name, given)}: no such file", hint="a path here or beside the recipe")
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path}: larger than {MAX_BYTES // 1000} kB")
     return path

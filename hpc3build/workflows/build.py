@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -58,8 +59,9 @@ def build(
 
     ``by_digest`` leaves out the tag, for what an index will name. Until the last step nothing bears the target's name;
     the engine keeps the layers, as its cache. Raises ToolError when a step fails, Contradiction when the image is not
-    what was planned (R9), InputError for a target of another kind.
+    what was planned (R9), InputError for a target of another kind, and for a secret that no step mounts.
     """
+    secrets_not_given(planned, secrets)
     target = publish.check_place(target, runner, access, by_digest=by_digest)
     epoch = _source_date_epoch()
     plan = planned_facts(planned.recipe, planned.stack)
@@ -87,6 +89,18 @@ def build(
         target = target.at(done.new_digest) if by_digest else target
         digest = publish.publish(store, done, target, runner, access)
     return Built(target, digest, facts)
+
+
+def secrets_not_given(planned: Planned, secrets: Mapping[str, Path]) -> tuple[str, ...]:
+    """The ids that the recipe declares and nobody gives. Raises InputError for a secret that no step mounts."""
+    mounts = [line for line in planned.context.containerfile.splitlines() if "type=secret" in line]
+    for name in secrets:
+        if not any(re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", line) for line in mounts):
+            raise InputError(
+                f"--secret id={name}: no step of this build mounts it",
+                hint=f"secrets: [{name}] in hpc3build.yaml mounts it in the step that installs",
+            )
+    return tuple(name for name in planned.recipe.settings.secrets if name not in secrets)
 
 
 def _check_target(planned: Planned, found: Described) -> None:

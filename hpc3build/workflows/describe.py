@@ -197,8 +197,11 @@ def said(settings: Settings) -> Iterator[Statement]:
     """What the user's own settings state. Raises InputError for documentation that no label holds."""
     where = "hpc3build.yaml or an option"
     for name, value in settings.labels.items():
-        if (key := voc.BY_NAME.get(name)) is not None and key.name == name:
+        if (key := voc.BY_NAME.get(name)) is not None:
             yield Fact(key, value, Source.USER, "labels of the recipe")
+    target = voc.CPU_VERSION.value_in(settings.labels)
+    if target is not None and voc.CPU_MODE.value_in(settings.labels) is None:
+        yield from cpu.facts_of(target, Source.USER, "labels of the recipe")
     if settings.title:
         yield Fact(voc.TITLE, settings.title, Source.USER, where)
     if settings.mpi_mode:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpc3build.containerfile import BuildContext, base_image, build_context
 from hpc3build.errors import InputError
 from hpc3build.facts import cpu
+from hpc3build.facts.given import unknown_keys
 from hpc3build.frontends import Context, Frontend, for_sources
 from hpc3build.recipe import Recipe, Settings, refuse_options
 from hpc3build.reference import parse
@@ -87,6 +88,7 @@ def load(sources: tuple[str, ...], settings: Settings, runner: Runner) -> tuple[
         sorted(frontend.FOREIGN & set(settings.given)), f"the package manager of {sources[0]} has no use for it"
     )
     recipe: Recipe = frontend.load(sources, settings, runner)
+    recipe = replace(recipe, notes=(*recipe.notes, *unknown_keys(recipe.settings.labels)))
     stack = frontend.stack(recipe)
     if settings.save_lock is not None:
         if recipe.lock is None:

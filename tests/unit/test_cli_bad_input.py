@@ -44,6 +44,9 @@ LONG = "a" * 5000
         (["check", "oci:x", "--run", "podman", "--smoke", "it's"], '--smoke "it\'s"'),
         (["check", "oci:x", "--dry-run"], "--fix"),
         (["annotate", "oci:x", "-a", "k=1", "--remove", "k"], "--remove"),
+        (["build", "x", "-t", "oci:x:1", "--label", "a=b"], "--label: labels: of hpc3build.yaml"),
+        (["build", "x", "-t", "oci:x:1", "--annotation=a=b"], "--annotation: labels: of hpc3build.yaml"),
+        (["annotate", "oci:x", "--annotation", "a=b"], "--annotation: give -a KEY=VALUE;"),
         (["inspect", "oci:x", "--creds", "a:b"], "--password-stdin"),
         (["rendr", "x"], "did you mean render? hpc3build --help"),
         (["render", "x", "--tagret=zen3"], "did you mean --target? hpc3build render --help"),
@@ -469,6 +472,29 @@ def test_build_options(options: list[str], told: str, tmp_path: Path) -> None:
     done = hpc3build("build", ".", "-t", "oci:out:1", *options, cwd=tmp_path, env={"PATH": "/nonexistent"})
     assert told in assert_one_message(done, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["spack.yaml"]
+
+
+@pytest.mark.parametrize("given", ["other", "mytoke", "mytoken.2", "hpc3build_easybuild"])
+def test_a_secret_that_no_step_mounts(given: str, tmp_path: Path) -> None:
+    """Its owner believes that the build had it."""
+    put(tmp_path, {"spack.yaml": SPACK, "hpc3build.yaml": "secrets: [mytoken]\n", "tok": "x"})
+    options = ("-t", "oci:out:1", "--secret", f"id={given},src=tok")
+    done = hpc3build("build", ".", *options, cwd=tmp_path, env={"PATH": "/nonexistent"})
+    message = assert_one_message(done, 2)
+    assert f"--secret id={given}: no step" in message and f"secrets: [{given}]" in message
+
+
+def test_secrets_that_steps_mount(tmp_path: Path) -> None:
+    """Those that are declared, those of a recipe's own lines, and hpc3build's own; one that nobody gives is told."""
+    own = "spack:\n  specs: [zlib]\n  container:\n    extra_instructions:\n"
+    own += "      build: RUN --mount=type=secret,id=mine cat /run/secrets/mine\n"
+    put(tmp_path, {"spack.yaml": own, "hpc3build.yaml": "secrets: [mytoken, mytoken, absent]\n", "tok": "x"})
+    ids = [word for name in ("mytoken", "mine", "hpc3build_env") for word in ("--secret", f"id={name},src=tok")]
+    done = hpc3build("build", ".", "-t", "oci:out:1", *ids, cwd=tmp_path, env={"PATH": "/nonexistent"})
+    assert done.status == 3, "there is no engine, which comes after"
+    assert "note: no --secret id=absent,src=FILE is given" in done.err and "mytoken" not in done.err
+    rendered = hpc3build("render", ".", cwd=tmp_path).out
+    assert rendered.count("id=mytoken") == rendered.count("id=absent") > 0
 
 
 LINES = ["a\nRUN x", "a\n", "a\rb", "a\u2028b", "a\x85b", ESCAPE, FORGED, b"\xff"]

@@ -201,3 +201,12 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
     (tmp_path / "two" / "x.patch").write_text("other")
     with pytest.raises(InputError, match=r"two/x\.patch and .*one/x\.patch: two files of one name"):
         own_files(modules, [tmp_path])
+
+
+def test_a_base_of_no_row_is_refused_with_where_it_was_named() -> None:
+    """Without the keys of a spack.yaml."""
+    for origins, where in (({}, "--base: "), ({"base": "hpc3build.yaml:2: base"}, "hpc3build.yaml:2: base: ")):
+        with pytest.raises(InputError) as caught:
+            made(module("A"), base="debian:99", origins=origins)
+        assert caught.value.message.startswith(f"{where}the base image debian:99 is not")
+        assert "debian:12" in caught.value.hint and "container:" not in caught.value.hint

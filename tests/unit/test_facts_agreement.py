@@ -233,6 +233,27 @@ def test_a_label_above_what_the_stack_says_is_a_conflict() -> None:
     assert {conflict.key for conflict in joined.conflicts} >= {voc.CPU_VERSION}
 
 
+def test_what_the_recipe_overrules_is_told() -> None:
+    """R9: the user's word stands, and nobody publishes it unknowingly."""
+    said = {"MPI": "mpich", "GPU": "cuda", "GLIBC": "2.17", "OS_VENDOR": "ubuntu", "CPU_VERSION": "zen3"}
+    there = {"MPI": "openmpi", "GPU": "none", "GLIBC": "2.36", "OS_VENDOR": "debian", "CPU_VERSION": "x86_64"}
+    joined = reconcile(facts(Source.USER, **said), found(**there))
+    assert {key.name: fact.value for key, fact in joined.items()} == {
+        getattr(voc, name).name: value for name, value in said.items()
+    }
+    told = {note.key: note for note in joined.notes}
+    assert set(told) == {getattr(voc, name) for name in said}
+    assert told[voc.MPI].message == "the recipe says mpich (USER MPI), which stands, and the image says openmpi"
+    assert told[voc.MPI].evidence == "FILES MPI"
+
+
+def test_nothing_is_told_of_what_agrees_or_is_nobody_elses_to_say() -> None:
+    said = facts(Source.USER, MPI="openmpi", MPI_VERSION="4.1", TITLE="mine", IMAGE_VERSION="7", GLIBC="2.36")
+    there = found(MPI="openmpi", MPI_VERSION="4.1.4", TITLE="theirs", IMAGE_VERSION="1", OS_VENDOR="debian")
+    assert reconcile(said, there).notes == ()
+    assert reconcile(plan(CPU_VERSION="zen3"), found(CPU_VERSION="x86_64")).notes == (), "a lower bound of the plan's"
+
+
 # ---- package by package
 
 

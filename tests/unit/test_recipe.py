@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from hpc3build.cli import main
 from hpc3build.errors import InputError
+from hpc3build.facts import vocabulary as voc
 from hpc3build.frontends.settings import read_settings
 from hpc3build.recipe import Recipe, Settings
+from hpc3build.workflows.describe import planned_facts
 from hpc3build.yamlread import read_yaml
+from tests.stacks import root, stack
 
 EVERY_KEY = """\
 title: My application
@@ -137,6 +141,16 @@ def test_a_file_without_a_setting_sets_nothing(text: str, tmp_path: Path) -> Non
         read_yaml(tmp_path / "hpc3build.yaml")
 
 
+@pytest.mark.parametrize("spelling", [voc.CPU_VERSION.name, *voc.CPU_VERSION.aliases])
+def test_a_target_among_labels_is_the_image_s_under_every_spelling(spelling: str, tmp_path: Path) -> None:
+    """Nothing that the build writes beside it says otherwise, nor does the mode."""
+    found = planned_facts(
+        Recipe(origin=tmp_path, folder=tmp_path, settings=settings(tmp_path, f"labels: {{{spelling}: zen3}}\n")),
+        stack(root("a@1", target="x86_64")),
+    )
+    assert (found.value(voc.CPU_VERSION), found.value(voc.CPU_MODE)) == ("zen3", "microarch")
+
+
 def test_none_and_empty(tmp_path: Path) -> None:
     assert read_settings(tmp_path) == Settings()
     assert settings(tmp_path, "{}") == settings(tmp_path, "title:\nenv:\nlabels: {}\nos_packages:\n") == Settings()
@@ -176,7 +190,7 @@ WRONG = [
     ("entrypoint: [hpc3]", "entrypoint", "a list"),
     ("os_packages: [a]", "os_packages", "a mapping"),
     ("os_packages: {final: a}", "os_packages:final", "a list"),
-    ("os_packages: {final: [1]}", "final", "a number"),
+    ("os_packages: {final: [1.5]}", "os_packages:final", "a number"),
     ("os_packages: {final: ['a; b']}", "os_packages:final", "package name"),
     ("os_packages: {final: ['$(id)']}", "os_packages:final", "package name"),
     ("os_packages: {final: ['-y']}", "os_packages:final", "package name"),
@@ -188,6 +202,21 @@ WRONG = [
     ("env: {1A: c}", "env:1A", "environment variable"),
     ('env: {A: "b\\nRUN x"}', "env:A", "one line"),
     ("user: 'a b'", "user", "UID"),
+    ("user: 99999999999", "user", "99999999999 is more than 2147483647"),
+    ("user: 2147483648", "user", "2147483648 is more than 2147483647"),
+    ("user: '1000:" + "9" * 5000 + "'", "user", "is more than 2147483647"),
+    ("pins: {easybuild: latest}", "pins:easybuild", "'latest' is not a release"),
+    ("pins: {easybuild: 4.9.4}", "pins:easybuild", "4.9.4: expected EasyBuild 5"),
+    ("pins: {easybuild: develop}", "pins:easybuild", "is not a release"),
+    ("pins: {archspec: latest}", "pins:archspec", "'latest' is not a release"),
+    ("pins: {clingo: v5.7.1}", "pins:clingo", "'v5.7.1' is not a release"),
+    ("user: 017", "user", "a number, which YAML reads as 17"),
+    ("env: {UMASK: 0022}", "env:UMASK", "a number, which YAML reads as 22"),
+    ("env: {A: 0x10}", "env:A", "which YAML reads as 16"),
+    ("env: {A: 0o17}", "env:A", "which YAML reads as 15"),
+    ("env: {A: 0b11}", "env:A", "put it in quotes"),
+    ("env: {A: 1_000}", "env:A", "which YAML reads as 1000"),
+    ("env: {A: 2026-01-02T03:04:05Z}", "env:A", "a time, which YAML reads as "),
     ("user: 'root\\'", "user", "UID"),
     ("user: ':'", "user", "UID"),
     ("user: [1]", "user", "a list"),
@@ -202,6 +231,17 @@ WRONG = [
     ("labels: {org.supercontainers.gpu: nvidia}", "labels:org.supercontainers.gpu", "expected LIST of cuda"),
     ("labels: {io.archspec.cpu.target: zen99}", "labels:io.archspec.cpu.target", "did you mean"),
     ("labels: {org.supercontainers.documentation: hello}", "labels:org.supercontainers.documentation", "base64"),
+    ("labels: {org.supercontainers.glibc.version: new}", "labels:org.supercontainers.glibc.version", "expected X.Y"),
+    (
+        f"labels: {{{voc.CPU_VERSION.name}: zen2, io.archspec.cpu.target: zen3}}",
+        "labels:io.archspec.cpu.target",
+        "both are spellings of one key",
+    ),
+    (
+        f"labels: {{io.archspec.cpu.target: zen3, {voc.CPU_MODE.name}: generic}}",
+        f"labels:{voc.CPU_MODE.name}",
+        "generic, and the CPU target zen3 is microarch",
+    ),
     ("mpi: mpi_replace", "mpi", "a mapping"),
     ("mpi: {mode: nonsense}", "mpi:mode", "expected LIST, best first, of mpi_replace"),
     ("mpi: {mode: 'mpi_replace, mpi_system'}", "mpi:mode", "'mpi_replace, mpi_system' is not a value"),
@@ -248,6 +288,14 @@ WRONG = [
     ("secrets: [hpc3build_x]", "secrets", "hpc3build's own"),
     ("caches: ['/../etc']", "caches", "absolute path"),
     ("caches: ['/a/..']", "caches", "absolute path"),
+    *((f"caches: [{path}]", "caches", f"{path} would hide ") for path in ("/", "//", "/usr", "/opt", "/etc/", "/var")),
+    *(
+        (f"caches: [/ok, {path}]", "caches", f"{path} would hide {path}, which the build needs")
+        for path in ("/opt/hpc3build", "/opt/easybuild", "/opt/software", "/opt/spack", "/opt/spack-environment")
+    ),
+    ("caches: [/opt/software/x]", "caches", "lies in /opt/software, and what is in a cache is not in the image"),
+    ("caches: [//opt//software//x]", "caches", "lies in /opt/software"),
+    ("caches: [/proc/1]", "caches", "lies in /proc"),
     *(
         (f"labels: {{{key}: '{value}'}}", f"labels:{key}", "the build states it itself")
         for key, value in (
@@ -356,7 +404,20 @@ def test_docs_are_a_file_or_the_text(docs: str, text: str, tmp_path: Path) -> No
     assert settings(tmp_path, f"docs: {docs}\n").docs == text
 
 
-@pytest.mark.parametrize("text", ["target: native", "base: ubi8", "base: example.org:5000/x/y:1", "caches: [/a..b]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "target: native",
+        "base: ubi8",
+        "base: example.org:5000/x/y:1",
+        "env: {UMASK: '0022', A: &x 22, B: *x, C: -5, D: 0, E: 2026-01-02}",
+        "user: 2147483647:2147483647",
+        "user: 1a:0",
+        "pins: {easybuild: 5.4.1, archspec: 0.2.5.post1, clingo: '10'}",
+        "caches: [/a..b]",
+        "caches: [/opt/softwares, /var/cache/x, /root/.cache, /usr/src/x, /opt/mine]",
+    ],
+)
 def test_values_that_are_right(text: str, tmp_path: Path) -> None:
     assert settings(tmp_path, f"{text}\n") != Settings()
 
@@ -401,6 +462,98 @@ def test_a_folder_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "hpc3build.yaml").mkdir()
     with pytest.raises(InputError, match="is a folder"):
         read_settings(tmp_path)
+
+
+SECRET = "https://bob:hunter2@mirror.example/x"
+OF_SPACK = [
+    ("base: debian:99", "base: the base image debian:99 is not in the table", "os_packages:command"),
+    ("base: foo/bar:1", "base: the base image foo/bar:1 is not in the table", "os_packages:command"),
+    ("target: native", "target: 'native' is not a CPU target", "Spack takes a name"),
+    ("spack_mirrors: nosuch.yaml", "spack_mirrors: nosuch.yaml: no such file", "beside the recipe"),
+    ("spack_keys: nosuch", "spack_keys: nosuch: no such file", "beside the recipe"),
+    (f"env: {{PIP_INDEX_URL: '{SECRET}'}}", "env:PIP_INDEX_URL: ", "secrets of hpc3build.yaml"),
+    (f"title: '{SECRET}'", "title: ", "secrets of hpc3build.yaml"),
+    (f"labels: {{org.example.url: '{SECRET}'}}", "labels:org.example.url: ", "secrets of hpc3build.yaml"),
+]
+OF_EASYBUILD = [
+    ("cuda_compute_capabilities: sm_80", "cuda_compute_capabilities: sm_80: expected a list", ""),
+    ("easybuild: {robot_paths: [nosuch]}", "easybuild:robot_paths: {}/nosuch: no such folder", ""),
+    ("easybuild: {sourcepath: [nosuch]}", "easybuild:sourcepath: {}/nosuch: no such folder", ""),
+    ("easybuild: {hooks: nosuch}", "easybuild:hooks: {}/nosuch: no such file", ""),
+    ("easybuild: {include_easyblocks: [nosuch]}", "easybuild:include_easyblocks: {}/nosuch: no such Python file", ""),
+    ("target: zen99", "target: 'zen99' is not", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "text", "told", "hint"),
+    [("spack.yaml", *each) for each in OF_SPACK] + [("A-1.eb", *each) for each in OF_EASYBUILD],
+)
+def test_what_only_a_frontend_refuses_has_its_line_too(
+    recipe: str, text: str, told: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / recipe).write_text("spack:\n  specs: [zlib]\n" if recipe == "spack.yaml" else "name = 'A'\n")
+    (tmp_path / "hpc3build.yaml").write_text(f"# a remark\n\n{text}\n")
+    assert main(["render", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"hpc3build: error: {tmp_path}/hpc3build.yaml:3: {told.format(tmp_path)}"), error
+    assert hint in error and "hunter2" not in error
+
+
+def test_what_an_option_says_names_the_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the file states the same key, and where neither the file nor the option does."""
+    (tmp_path / "spack.yaml").write_text("spack:\n  specs: [zlib]\n  container:\n    images: {os: 'debian:99'}\n")
+    (tmp_path / "hpc3build.yaml").write_text("base: debian:98\n")
+    assert main(["render", str(tmp_path), "--base", "debian:97"]) == 2
+    assert "error: --base: the base image debian:97 is" in capsys.readouterr().err
+    (tmp_path / "hpc3build.yaml").unlink()
+    assert main(["render", str(tmp_path)]) == 2
+    where = f"{tmp_path}/spack.yaml:4: spack:container:images:os: the base image debian:99 is"
+    assert where in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["hpc3build.yaml", "spack.yaml"])
+def test_a_label_that_begins_as_ours_and_is_none_is_told(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As annotate -a tells it."""
+    labels = "labels: {org.supercontainers.mpi.abi: '12', org.example.mpi.abi: '12'}"
+    own = f"  container:\n    {labels}\n" if place == "spack.yaml" else ""
+    (tmp_path / "spack.yaml").write_text(f"spack:\n  specs: [zlib]\n{own}")
+    if place == "hpc3build.yaml":
+        (tmp_path / place).write_text(f"{labels}\n")
+    assert main(["render", str(tmp_path)]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "no key of the vocabulary" in line]
+    assert len(told) == 1 and told[0].startswith("hpc3build: note: org.supercontainers.mpi.abi is no key")
+    assert "did you mean org.supercontainers.mpi.abi.version" in told[0]
+
+
+FOREIGN = [
+    ("spack.yaml", "easybuild: {modules: flat}", "easybuild:modules"),
+    ("spack.yaml", "easybuild: {keep_compilers: false}", "easybuild:keep_compilers"),
+    ("spack.yaml", "cuda_compute_capabilities: '8.0'", "cuda_compute_capabilities"),
+    ("spack.yaml", "pins: {spack: v0.23.1, easybuild: 5.4.1}", "pins:easybuild"),
+    ("spack.yaml", "pins: {archspec: 0.2.7}", "pins:archspec"),
+    ("A-1.eb", "spack_mirrors: mirrors.yaml", "spack_mirrors"),
+    ("A-1.eb", "spack_keys: keys.asc", "spack_keys"),
+    ("A-1.eb", "binary_cache: true", "binary_cache"),
+    ("A-1.eb", "host_provided: [cray-mpich]", "host_provided"),
+    ("A-1.eb", "pins: {spack: v0.23.1}", "pins:spack"),
+    ("A-1.eb", "pins: {spack-packages: v1}", "pins:spack-packages"),
+    ("A-1.eb", "pins: {clingo: 5.7.1}", "pins:clingo"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "text", "key"), FOREIGN)
+def test_keys_of_the_other_package_manager_are_refused(
+    recipe: str, text: str, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As its options are."""
+    (tmp_path / recipe).write_text("spack:\n  specs: [zlib]\n" if recipe == "spack.yaml" else "name = 'A'\n")
+    (tmp_path / "hpc3build.yaml").write_text(f"# a remark\n\n{text}\n")
+    assert main(["facts", str(tmp_path)]) == 2
+    told = f"{tmp_path}/hpc3build.yaml:3: {key}: the package manager of this recipe has no use for it"
+    assert told in capsys.readouterr().err
 
 
 def test_options_win_where_they_are_given() -> None:

@@ -267,11 +267,17 @@ EXTRA = f"spack: {{specs: [zlib], container: {{extra_instructions: {{final: 'RUN
 @pytest.mark.parametrize(
     ("files", "where"),
     [
-        ({"spack__yaml": f"spack:\n  specs: [zlib]\n  mirrors: {{site: '{URL}'}}\n"}, "spack.yaml"),
+        (
+            {"spack__yaml": f"spack:\n  specs: [zlib]\n  mirrors: {{site: '{URL}'}}\n"},
+            "spack.yaml:3: spack:mirrors:site:",
+        ),
         ({"spack__yaml": f"spack:\n  specs: [zlib]\n  repos: {{a: {{git: '{URL}'}}}}\n"}, "spack.yaml"),
         ({"spack__yaml": "spack: {specs: [zlib], include: [m.yaml]}\n", "m.yaml": f"a: {{a: '{URL}'}}"}, "m.yaml"),
-        ({"hpc3build.yaml": f"base: debian:12\nenv: {{PIP_INDEX_URL: '{URL}'}}\n"}, "env.json"),
-        ({"spack__yaml": EXTRA}, "Containerfile"),
+        (
+            {"hpc3build.yaml": f"base: debian:12\nenv: {{PIP_INDEX_URL: '{URL}'}}\n"},
+            "hpc3build.yaml:2: env:PIP_INDEX_URL: hpc3build/env.json",
+        ),
+        ({"spack__yaml": EXTRA}, "spack.yaml:1: spack:container:extra_instructions:final: Containerfile"),
     ],
 )  # fmt: skip
 def test_no_password_of_a_url_gets_into_an_image(write: Write, files: dict[str, str], where: str) -> None:
