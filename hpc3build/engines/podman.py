@@ -39,7 +39,8 @@ class Podman:
 
     def run(self, image: str, argv: Sequence[str], how: How = DEFAULT) -> Completed:
         container = own_name()
-        options = ["--rm", "--pull=never", "--name", container]
+        # Else podman hands the proxies of this machine on, and keeps them in its database.
+        options = ["--rm", "--pull=never", "--http-proxy=false", "--name", container]
         options += ["--user", how.user] if how.user else []
         options += [f"--group-add={group}" for group in how.groups]
         options += ["--read-only"] if how.read_only else []

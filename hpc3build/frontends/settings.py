@@ -15,7 +15,7 @@ from hpc3build.facts import Key, cpu, given
 from hpc3build.facts import vocabulary as voc
 from hpc3build.frontends.easybuild_flags import NATIVE
 from hpc3build.recipe import ENTRYPOINTS, MODULES, Settings
-from hpc3build.reference import parse
+from hpc3build.reference import of_base
 from hpc3build.yamlread import Section, kind, read_text, read_yaml
 
 SETTINGS_FILE = "hpc3build.yaml"
@@ -80,7 +80,8 @@ def read_labels(section: Section, key: str) -> Mapping[str, str]:
         try:
             found[name] = given.typed(known.name if known else name, value)
         except InputError as error:
-            raise InputError(f"{place.where(name)}: {error.message}", hint=error.hint) from error
+            what = error.message.removeprefix(f"{name}: ")
+            raise InputError(f"{place.where(name)}: {what}", hint=error.hint) from error
         said = [(other, found[other]) for other in found if known and voc.BY_NAME.get(other) is known]
         if any(text != found[name] for _, text in said):
             other, text = said[0]
@@ -213,7 +214,7 @@ class _SettingsReader(Section):
         if not isinstance(self.data["base"], str):
             raise InputError(f"{self.where('base')}: expected an image, found {kind(self.data['base'])}")
         try:
-            parse(f"docker://{base}")
+            of_base(base)
         except BadReference as error:
             raise InputError(f"{self.where('base')}: {base!r} is not the name of an image", hint=error.hint) from error
         return base
